@@ -1,0 +1,61 @@
+"""Generates a small labelled set of shapes, trains on it without anything downloaded, and uses the model.
+
+python examples/quickstart.py FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import lightning_automl_vision as lav
+
+SHAPES = ("circle", "square", "triangle")
+SIDE = 96
+
+
+def draw(shape: str, random: np.random.Generator) -> np.ndarray:
+    """One shape of a random colour, size and place on a noisy background."""
+    image = np.full((SIDE, SIDE, 3), random.integers(0, 256, 3), np.uint8)
+    color = tuple(int(value) for value in (image[0, 0].astype(int) + random.integers(80, 176, 3)) % 256)
+    radius = int(random.integers(14, 30))
+    x, y = (int(value) for value in random.integers(radius, SIDE - radius, 2))
+    if shape == "circle":
+        cv2.circle(image, (x, y), radius, color, -1, cv2.LINE_AA)
+    elif shape == "square":
+        cv2.rectangle(image, (x - radius, y - radius), (x + radius, y + radius), color, -1)
+    else:
+        corners = np.array([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], np.int32)
+        cv2.fillPoly(image, [corners], color, cv2.LINE_AA)
+    noise = random.normal(0, 8, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def generate(folder: Path, per_class: int = 60) -> Path:
+    """Pictures in a folder for each class."""
+    random = np.random.default_rng(0)
+    for shape in SHAPES:
+        (folder / shape).mkdir(parents=True, exist_ok=True)
+        for number in range(per_class):
+            cv2.imwrite(str(folder / shape / f"{number:03}.png"), draw(shape, random))
+    return folder
+
+
+def main(folder: Path) -> None:
+    photos = generate(folder / "photos")
+    number = 1 + len(list(folder.glob("run-*")))
+    result = lav.train(experiment="quickstart", data={"training": photos}, output_dir=folder / f"run-{number}")
+    example = photos / "circle" / "000.png"
+    best = lav.load(result.folder).predict([example])[0]
+    print(f"\n{result.primary_metric.name} {result.primary_metric.value:.3f}")
+    print(f"The model is in {result.folder}/model")
+    print(f"It says of {example}: {best.label} ({best.score:.2f})")
+    print("Use it from Python:")
+    print(f'  import lightning_automl_vision as lav; lav.load("{result.folder}").predict(["photo.jpg"])')
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "quickstart"))

@@ -1,0 +1,51 @@
+"""The command line's sugar: ``lav VERB [RUN …] key=value …`` becomes Hydra overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.jobs import VERBS, job_configs
+from lightning_automl_vision.keys import nearest
+
+GROUPS = ("task", "model", "data", "augment", "tiler", "training", "trainer", "limits", "search", "job", "logger")
+# Root keys and groups win over a verb's own keys of the same name.
+ROOT = {*GROUPS, "experiment", "output_dir", "checkpoint", "runs", "quiet"}
+
+
+def rewrite(arguments: Sequence[str]) -> list[str]:
+    """Hydra's arguments for ours."""
+    if not arguments or not _is_word(arguments[0]):
+        return list(arguments)
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise ConfigError(
+            f"No verb {verb!r}.{nearest(verb, VERBS)} The verbs are {', '.join(VERBS)}; a key is KEY=VALUE."
+        )
+    runs = []
+    while rest and _is_word(rest[0]):
+        runs.append(rest.pop(0))
+    own = {field.name for field in fields(job_configs()[verb])} - ROOT
+    return [f"job={verb}", *_named_runs(verb, runs), *(_qualified(argument, own) for argument in rest)]
+
+
+def _is_word(argument: str) -> bool:
+    return bool(argument) and "=" not in argument and argument[0] not in "-+~"
+
+
+def _named_runs(verb: str, runs: Sequence[str]) -> list[str]:
+    if not runs:
+        return []
+    if verb in ("train", "models", "convert"):
+        raise ConfigError(f"lav {verb} takes no {runs[0]!r}. Write KEY=VALUE, such as data.training={runs[0]}.")
+    return [f"checkpoint={runs[0]}"] if len(runs) == 1 else [f"runs=[{','.join(runs)}]"]
+
+
+def _qualified(argument: str, own: set[str]) -> str:
+    key, equals, _ = argument.partition("=")
+    prefix = key[: len(key) - len(key.lstrip("+"))]
+    name = key.lstrip("+")
+    if equals and name.split(".")[0] in own:
+        return f"{prefix}job.{argument[len(prefix) :]}"
+    return argument

@@ -1,0 +1,104 @@
+"""What a run was asked for, composed, typed and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from lightning_automl_vision.config_errors import unknown_key
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.keys import check_ranges
+from lightning_automl_vision.settings import (
+    AugmentConfig,
+    DataConfig,
+    JobConfig,
+    LimitsConfig,
+    ModelConfig,
+    TaskConfig,
+    TilerConfig,
+    TrainerConfig,
+    TrainingConfig,
+)
+
+# Groups whose nodes belong to others: a search to its sweeper.
+UNTYPED = ("search",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The composed configuration as typed objects, every value within its range."""
+
+    task: TaskConfig
+    model: ModelConfig
+    data: DataConfig
+    augment: AugmentConfig
+    tiler: TilerConfig
+    training: TrainingConfig
+    trainer: TrainerConfig
+    limits: LimitsConfig
+    job: JobConfig
+    logger: dict[str, Any]
+    output_dir: str
+    checkpoint: str | None
+    runs: str | None
+    quiet: bool
+    overrides: tuple[str, ...] = ()
+
+    @classmethod
+    def from_config(cls, config: DictConfig, overrides: tuple[str, ...] = ()) -> Settings:
+        _refuse_unknown(config, cls)
+        try:
+            OmegaConf.resolve(config)
+            values: Any = OmegaConf.to_object(config)
+        except MissingMandatoryValue as error:
+            raise ConfigError(f"{error.full_key} has no value. Give one: {error.full_key}=VALUE.") from None
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}.") from None
+        settings = cls(overrides=overrides, **{name: value for name, value in values.items() if name in _names(cls)})
+        for name in _names(cls):
+            group = getattr(settings, name)
+            if hasattr(group, "__dataclass_fields__"):
+                check_ranges(group, name)
+        return settings
+
+    @property
+    def model_parameters(self) -> dict[str, Any]:
+        """What the plugin's builder takes: the model's keys, without those the core answers itself."""
+        return {name: value for name, value in asdict(self.model).items() if name not in ("name", "weights")}
+
+    def as_dict(self) -> dict[str, Any]:
+        config = OmegaConf.create({name: getattr(self, name) for name in _names(Settings) if name != "overrides"})
+        plain: Any = OmegaConf.to_container(config)
+        return dict(plain)
+
+
+def _refuse_unknown(config: DictConfig, cls: type[Settings]) -> None:
+    """``+key=value`` opens a typed node; what it adds would be read by nobody."""
+    known = {*_names(cls), *UNTYPED} - {"overrides"}
+    for name in config:
+        node = config._get_node(str(name))
+        if str(name) not in known:
+            raise ConfigError(unknown_key(str(name)))
+        for extra in _unknown_below(node, str(name)):
+            raise ConfigError(unknown_key(extra))
+
+
+def _unknown_below(node: Any, prefix: str) -> Iterator[str]:
+    if not isinstance(node, DictConfig):
+        return
+    kind = OmegaConf.get_type(node)
+    typed = {field.name for field in fields(kind)} if is_dataclass(kind) else None
+    for name in node:
+        full = f"{prefix}.{name!s}"
+        if typed is not None and str(name) not in typed:
+            yield full
+        elif typed is not None:
+            yield from _unknown_below(node._get_node(name), full)
+
+
+def _names(cls: type[Settings]) -> list[str]:
+    return [field.name for field in fields(cls)]

@@ -1,0 +1,103 @@
+"""Turns what hydra and omegaconf complain of into one line that names the right key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+
+from lightning_automl_vision.config import typed_nodes
+from lightning_automl_vision.keys import Key, described, nearest
+
+ROOT_KEYS = ("output_dir", "checkpoint", "runs", "quiet")
+# Documented names of other products that are no key here, and what takes their place.
+ELSEWHERE = {
+    "model_name": "model=NAME",
+    "task_type": "task=NAME",
+    "checkpoint_dataset_id": "training.checkpoint_path=FILE",
+    "training_data": "data.training=PATH",
+    "validation_data": "data.validation=PATH",
+}
+
+
+def explain(error: BaseException) -> str:
+    """One line: what, where, why, the way out."""
+    cause = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return (
+            f"Cannot read the argument {error.override!r}. Put a value with spaces, brackets, commas or equal signs"
+            """ in two pairs of quotes: 'key="value"'."""
+        )
+    if isinstance(error, MissingConfigException):
+        return _unknown_choice(error)
+    if isinstance(error, ConfigCompositionException):
+        override = _override_in(str(error))
+        if "No match in the defaults list" in str(error):
+            return _unknown_group(str(error))
+        if override and ("Could not override" in str(error) or "not in struct" in str(cause)):
+            return unknown_key(override)
+        if override and cause is not None and re.search(r"Key '.*' not in", str(cause)):
+            return unknown_key(override)
+        if override and cause is not None:
+            return f"{override}: {_first_line(cause)}."
+    return _first_line(error)
+
+
+def unknown_key(override: str) -> str:
+    """The line for a key that does not exist, with the name that was probably meant."""
+    name = override.lstrip("+~").partition("=")[0]
+    group, _, rest = name.rpartition(".")
+    known = dict(known_keys())
+    leaf = rest or name
+    if leaf in ELSEWHERE:
+        return f"There is no key {name!r}: write {ELSEWHERE[leaf]}."
+    renamed = [full for full, description in known.items() if leaf in description.old]
+    moved = [full for full in known if full.rpartition(".")[2] == leaf and full != name]
+    if renamed or moved:
+        return f"There is no key {name!r}: it is called {' and '.join(renamed or moved)}."
+    hint = nearest(name, [*known, *ROOT_KEYS])
+    below = [full for full in known if full.startswith(f"{group}.")] if group else []
+    if hint or not below:
+        return f"There is no key {name!r}.{hint} All keys are in docs/keys.md."
+    return f"There is no key {name!r}. The keys of {group} are {', '.join(full.rpartition('.')[2] for full in below)}."
+
+
+def known_keys() -> Iterator[tuple[str, Key]]:
+    """Every typed key by its full name; of a group's several nodes, the keys of all."""
+    seen: set[str] = set()
+    for (group, _), node in typed_nodes().items():
+        for found in described(node, group):
+            if found.name not in seen:
+                seen.add(found.name)
+                yield found.name, found.key
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    options = [option for option in error.options or [] if not option.startswith("default_for_")]
+    if not group:
+        return _first_line(error)
+    return f"No {group} {name!r}.{nearest(name, options)} Choose from: {', '.join(options)}."
+
+
+def _unknown_group(text: str) -> str:
+    match = re.search(r"'(.+?)'", text)
+    name = match.group(1) if match else ""
+    groups = sorted({group for group, _ in typed_nodes()} | {"experiment", "search", "logger"})
+    hint = nearest(name, [*groups, *ROOT_KEYS])
+    if name in ("experiment", "search"):
+        return f"{name} is added, not overridden: write +{name}=NAME."
+    return unknown_key(name) if not hint else f"There is no config group {name!r}.{hint}"
+
+
+_OVERRIDE = re.compile(r"(?:Could not override|Error merging override|An item is already at) '?(.+?)'?\.?$")
+
+
+def _override_in(text: str) -> str:
+    match = _OVERRIDE.search(text.splitlines()[0])
+    return match.group(1) if match else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

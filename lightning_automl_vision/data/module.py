@@ -1,0 +1,202 @@
+"""From samples to batches of uint8 tensors, read by worker processes that live as long as the training."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_automl_vision.data.images import read_image
+from lightning_automl_vision.data.resizing import Resizing
+from lightning_automl_vision.data.sampling import Draw, EpochSampler, groups_by_rarest_label
+from lightning_automl_vision.errors import VisionError
+from lightning_automl_vision.models import Batch, Targets
+from lightning_automl_vision.samples import IntArray, Labels, Pixels, Sample
+from lightning_automl_vision.settings import DataConfig
+
+_MOST_WORKERS = 8
+# Starting processes takes about as long as reading this many images once does.
+_FEW_IMAGES = 256
+
+
+class Transform(Protocol):
+    """A picture and a seed to a picture of the size that the model takes."""
+
+    @property
+    def short_side(self) -> int | None:
+        """What the picture may be reduced to while it is decoded; None asks for all of it."""
+
+    def __call__(self, pixels: Pixels, seed: Sequence[int]) -> Pixels: ...
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A resizing as a transform: nothing is random."""
+
+    resizing: Resizing
+
+    @property
+    def short_side(self) -> int:
+        return self.resizing.short_side
+
+    def __call__(self, pixels: Pixels, seed: Sequence[int]) -> Pixels:
+        return self.resizing(pixels)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prepared picture."""
+
+    pixels: Pixels
+    labels: IntArray
+    key: str
+
+
+class ImageDataset(Dataset[Item | VisionError]):
+    """Reads and transforms what is drawn; an error is given, not raised, for it to leave a worker in one piece."""
+
+    def __init__(
+        self, samples: Sequence[Sample[Labels]], transform: Transform, *, seed: int, maximum_pixels: int
+    ) -> None:
+        self._samples = samples
+        self._transform = transform
+        self._seed = seed
+        self._maximum_pixels = maximum_pixels
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, draw: Draw) -> Item | VisionError:
+        sample = self._samples[draw.image]
+        try:
+            pixels = read_image(
+                sample.image, maximum_pixels=self._maximum_pixels, short_side=self._transform.short_side
+            )
+            return Item(self._transform(pixels, (self._seed, *draw)), sample.target.labels, sample.image)
+        except VisionError as error:
+            return error
+
+
+class ImageLoader(DataLoader[Any]):
+    """Raises in the main process, as it was, the error that a worker met."""
+
+    def __iter__(self) -> Iterator[Batch[Targets]]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, VisionError):
+                error = batch
+                break
+            yield batch
+        else:
+            return
+        # Workers end now: from a cycle through the error's traceback they would be collected too late to hear of it.
+        self._iterator = None
+        try:
+            raise error
+        finally:
+            del error
+
+    def check_worker_number_rationality(self) -> None:
+        """No warning: there are as many workers as were asked for."""
+
+
+def make_loader(
+    samples: Sequence[Sample[Labels]],
+    *,
+    num_classes: int,
+    multilabel: bool,
+    transform: Transform | Resizing,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = False,
+    balanced: bool = False,
+    workers: int | None = None,
+    pin_memory: bool = False,
+    maximum_pixels: int = DataConfig.maximum_image_pixels,
+    start_method: str | None = None,
+) -> ImageLoader:
+    """Batches of all samples, the last one as short as it comes; the same seed gives the same ones.
+
+    Args:
+        samples: The labelled images.
+        num_classes: How many classes there are.
+        multilabel: Whether an image may have any number of them.
+        transform: A training transform, or the resizing of validation.
+        batch_size: Images in a batch.
+        seed: Decides the order and every transform, together with the epoch given to ``loader.sampler.set_epoch``.
+        shuffle: Draw a new order for each epoch.
+        balanced: Let every class come up equally often, which implies a random order.
+        workers: Processes that read; None decides by cores and images, 0 reads in this process.
+        pin_memory: Copy batches to memory that a GPU reads directly.
+        maximum_pixels: Larger pictures are refused.
+        start_method: How processes are started; None is the platform's way.
+    """
+    processes = number_of_workers(workers, len(samples))
+    return ImageLoader(
+        ImageDataset(
+            samples,
+            Evaluated(transform) if isinstance(transform, Resizing) else transform,
+            seed=seed,
+            maximum_pixels=maximum_pixels,
+        ),
+        sampler=EpochSampler(
+            len(samples),
+            shuffle=shuffle,
+            seed=seed,
+            groups=groups_by_rarest_label(samples, num_classes) if balanced else None,
+        ),
+        batch_size=batch_size,
+        collate_fn=partial(collate, num_classes=num_classes, multilabel=multilabel),
+        num_workers=processes,
+        persistent_workers=processes > 0,
+        worker_init_fn=_start_worker,
+        multiprocessing_context=start_method if processes else None,
+        generator=torch.Generator().manual_seed(seed),  # else the loader draws from the one that trains
+        pin_memory=pin_memory,
+    )
+
+
+def number_of_workers(asked: int | None, images: int) -> int:
+    """As many as asked; else one for each core that this process may use, 8 at most, and none for few images."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores == 1 or images < _FEW_IMAGES else min(cores, _MOST_WORKERS)
+
+
+def collate(items: Sequence[Item | VisionError], *, num_classes: int, multilabel: bool) -> Batch[Targets] | VisionError:
+    """One batch, or the first error among its images."""
+    good: list[Item] = []
+    for item in items:
+        if isinstance(item, VisionError):
+            return item
+        good.append(item)
+    images = torch.from_numpy(np.stack([item.pixels for item in good])).permute(0, 3, 1, 2).contiguous()
+    labels = [item.labels for item in good]
+    truth = _indicators(labels, num_classes) if multilabel else _indices(labels)
+    return Batch(images=images, targets=Targets(labels=truth), keys=[item.key for item in good])
+
+
+def _indices(labels: Sequence[IntArray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(labels).astype(np.int64))
+
+
+def _indicators(labels: Sequence[IntArray], num_classes: int) -> Tensor:
+    truth = torch.zeros(len(labels), num_classes)
+    for row, indices in zip(truth, labels, strict=True):
+        row[torch.from_numpy(indices)] = 1.0
+    return truth
+
+
+def _start_worker(worker: int) -> None:
+    """One core a worker; Ctrl-C is the main process' business."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,77 @@
+"""The order in which a data set is gone through, drawn anew from the seed for each epoch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lightning_automl_vision.samples import IntArray, Labels, Sample
+
+
+class Draw(NamedTuple):
+    """One image in one epoch; ``repeat`` counts from 0 how often it came up before."""
+
+    epoch: int
+    image: int
+    repeat: int
+
+
+class EpochSampler:
+    """Draws for one epoch; whoever trains calls ``set_epoch`` before each, as Lightning does.
+
+    Draws carry the epoch to worker processes that live longer than one.
+    """
+
+    def __init__(
+        self, size: int, *, shuffle: bool, seed: int, groups: Sequence[IntArray] | None = None, epoch: int = 0
+    ) -> None:
+        self._size = size
+        self._shuffle = shuffle
+        self._seed = seed
+        self._groups = groups
+        self._epoch = epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Draw]:
+        seen: Counter[int] = Counter()
+        epoch = self._epoch
+        for index in self._order(np.random.default_rng((self._seed, epoch))).tolist():
+            yield Draw(epoch, index, seen[index])
+            seen[index] += 1
+
+    def _order(self, generator: np.random.Generator) -> IntArray:
+        if self._groups is not None:
+            return balanced_order(self._groups, self._size, generator)
+        return generator.permutation(self._size) if self._shuffle else np.arange(self._size)
+
+
+def balanced_order(groups: Sequence[IntArray], size: int, generator: np.random.Generator) -> IntArray:
+    """``size`` draws in which every group comes up equally often, to within one, and so do a group's members."""
+    quotas = np.full(len(groups), size // len(groups))
+    quotas[generator.permutation(len(groups))[: size % len(groups)]] += 1
+    drawn = [_drawn(group, quota, generator) for group, quota in zip(groups, quotas.tolist(), strict=True)]
+    return generator.permutation(np.concatenate(drawn))
+
+
+def _drawn(group: IntArray, quota: int, generator: np.random.Generator) -> IntArray:
+    rounds = -(-quota // len(group))
+    return np.concatenate([group[:0], *(generator.permutation(group) for _ in range(rounds))])[:quota]
+
+
+def groups_by_rarest_label(samples: Sequence[Sample[Labels]], num_classes: int) -> list[IntArray]:
+    """The images of each class; one with several labels counts for its rarest, those without any are a group."""
+    counts = np.zeros(num_classes, dtype=np.int64)
+    for sample in samples:
+        counts[sample.target.labels] += 1
+    rarest = np.array(
+        [labels[counts[labels].argmin()] if len(labels := sample.target.labels) else num_classes for sample in samples]
+    )
+    return [np.flatnonzero(rarest == group) for group in np.unique(rarest)]

@@ -1,0 +1,143 @@
+"""Where an image lies: names become absolute paths or URLs, and either is read."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from urllib.parse import unquote
+
+from lightning_automl_vision.errors import DataError
+from lightning_automl_vision.settings import DataConfig
+
+_MAPPED = ("azureml://", "amldatastore://")
+_EXTRAS = {"s3": "lightning-automl-vision[s3]", "s3a": "lightning-automl-vision[s3]"}
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs", "sftp": "paramiko"}
+
+
+def resolve_image(name: str, base: str, config: DataConfig) -> str:
+    """The absolute path or URL of an image that is named relative to ``base``, a folder or a URL.
+
+    Names are compared as text: a symbolic link inside the folder may lead out of it.
+    """
+    if config.url_prefixes:
+        name = _with_prefix_replaced(name, config)
+    if "://" in name:
+        return _checked_url(name)
+    if name.startswith("/"):
+        return name
+    if config.confine_images and ".." in unquote(name) and _leaves(name, url="://" in base):
+        raise DataError(_left(name, base))
+    if "://" in base:
+        return _joined_url(base, name)
+    return os.path.join(base, name)
+
+
+def local_path(url: str) -> str | None:
+    """The path of a plain name or a ``file://`` URL; None for what lies elsewhere.
+
+    A ``file://`` URL is taken as it is written if there is such a file, else with its %-escapes decoded.
+    """
+    if "://" not in url:
+        return url
+    if not url.startswith("file://"):
+        return None
+    path = url.removeprefix("file://").removeprefix("localhost")
+    return path if "%" not in path or os.path.exists(path) else unquote(path)
+
+
+def read_bytes(url: str) -> bytes:
+    """The whole content of a file, from disk or from any URL that fsspec knows."""
+    path = local_path(url)
+    if path is None:
+        return _fetched(url)
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {read_fault(error)}.") from None
+
+
+def read_fault(error: Exception) -> str:
+    """Why a file could not be read, in words."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return "there is no such file"
+    if isinstance(error, PermissionError):
+        return "may not be read (permission denied)"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, not a file"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+    return f"cannot be read ({reason or type(error).__name__})"
+
+
+def _fetched(url: str) -> bytes:
+    import fsspec
+
+    name = without_query(url)
+    try:
+        with fsspec.open(url, "rb") as file:
+            content: bytes = file.read()
+            return content
+    except ImportError as error:
+        raise DataError(f"{name}: {_missing_package(url, error)}") from None
+    except Exception as error:  # each remote file system raises exceptions of its own
+        if isinstance(error, ValueError) and "Protocol not known" in str(error):
+            scheme = url.partition("://")[0]
+            raise DataError(f"{name}: {scheme}:// is not known. {_prefix_hint(f'{scheme}://')}") from None
+        raise DataError(f"{name}: {read_fault(error).replace(url, name)}.") from None
+
+
+def _missing_package(url: str, error: ImportError) -> str:
+    scheme = url.partition("://")[0].lower()
+    package = _EXTRAS.get(scheme) or _PACKAGES.get(scheme)
+    if package is None:
+        return f"{scheme}:// needs a package that is not installed ({' '.join(str(error).split())})."
+    return f"{scheme}:// needs a package that is not installed. Install it: pip install '{package}'."
+
+
+def without_query(url: str) -> str:
+    """The URL as messages show it: what follows ``?`` may be a secret."""
+    return url.partition("?")[0] if "://" in url else url
+
+
+def _with_prefix_replaced(name: str, config: DataConfig) -> str:
+    prefixes = config.url_prefixes
+    prefix = max((prefix for prefix in prefixes if prefix and name.startswith(prefix)), key=len, default=None)
+    if prefix is None:
+        return name
+    rest = name[len(prefix) :]
+    if config.confine_images and ".." in unquote(rest) and _leaves(rest.lstrip("/"), url=True):
+        raise DataError(_left(name, prefix))
+    if prefix.endswith("/") or rest.startswith("/"):
+        return f"{prefixes[prefix].rstrip('/')}/{rest.lstrip('/')}"
+    return prefixes[prefix] + rest
+
+
+def _checked_url(url: str) -> str:
+    if url.lower().startswith(_MAPPED):
+        # azureml://…/paths/ and AmlDatastore://NAME/ are where a datastore's own paths begin.
+        head, paths, _ = url.partition("/paths/")
+        prefix = head + paths if paths else "/".join(url.split("/", 3)[:3]) + "/"
+        raise DataError(f"{url}: nothing says where this lies. {_prefix_hint(prefix)}")
+    return url
+
+
+def _prefix_hint(prefix: str) -> str:
+    return f"Map its beginning to a folder or URL: data.url_prefixes={{'{prefix}': '/mnt/images/'}}."
+
+
+def _leaves(name: str, *, url: bool) -> bool:
+    path = posixpath.normpath(unquote(name) if url else name)
+    return path == ".." or path.startswith(("../", "/"))
+
+
+def _left(name: str, base: str) -> str:
+    return (
+        f"The image {name!r} leads out of {without_query(base)}, where it must lie. "
+        "Name it within, or allow such names with data.confine_images=false."
+    )
+
+
+def _joined_url(base: str, name: str) -> str:
+    """Chained URLs, such as ``zip://::s3://bucket/images.zip``, are extended in their first part."""
+    first, chain, rest = base.partition("::")
+    return f"{first if first.endswith('/') else first + '/'}{name}{chain}{rest}"

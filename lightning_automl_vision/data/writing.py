@@ -1,0 +1,116 @@
+"""Writes labelled images as JSON Lines in the documented form."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_automl_vision.data.headers import ImageHeader
+from lightning_automl_vision.data.labelled import LabelledImages
+from lightning_automl_vision.data.urls import local_path
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.samples import Boxes, Labels, Masks, Sample
+
+_SIDES = ("topX", "topY", "bottomX", "bottomY")
+_BEGINNINGS = (
+    (b"\xff\xd8\xff", "jpg"),
+    (b"\x89PNG", "png"),
+    (b"BM", "bmp"),
+    (b"II*\x00", "tif"),
+    (b"MM\x00*", "tif"),
+    (b"GIF8", "gif"),
+)
+
+
+def jsonl_lines(
+    images: LabelledImages[Any], task: str, folder: Path, group_key: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """One object for each image; images below ``folder`` are named relative to it, others absolutely."""
+    for sample, header in zip(images.samples, images.headers, strict=True):
+        group = {} if group_key is None else {group_key: sample.group}
+        yield {
+            "image_url": _image_url(sample, folder),
+            "image_details": _details(sample.image, header),
+            "label": label_of(sample.target, task, images.classes),
+            **group,
+        }
+
+
+def label_of(target: Labels, task: str, classes: Sequence[str]) -> Any:
+    names = [classes[index] for index in target.labels]
+    if isinstance(target, Boxes):
+        crowd = target.crowd.astype(int).tolist()
+        shapes = _polygons(target) if isinstance(target, Masks) else _boxes(target)
+        return [
+            {"label": name, **shape, "isCrowd": flag} for name, shape, flag in zip(names, shapes, crowd, strict=True)
+        ]
+    return names if task == "image_classification_multilabel" else names[0]
+
+
+def write_atomically(lines: Iterable[dict[str, Any]], output: Path) -> int:
+    """Write to a file beside ``output`` that takes its place when it is complete; gives the number of lines."""
+    count = 0
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    except OSError as error:
+        raise ConfigError(f"output={output}: cannot be written ({error.strerror}). Choose another place.") from None
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            for line in lines:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                count += 1
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, output)
+    except BaseException as error:
+        os.unlink(temporary)
+        if isinstance(error, OSError):
+            reason = f"output={output}: cannot be written ({error.strerror}). Choose another place."
+            raise ConfigError(reason) from None
+        raise
+    return count
+
+
+def _umask() -> int:
+    """The process's mask can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _image_url(sample: Sample[Any], folder: Path) -> str:
+    path = local_path(sample.image)
+    if path is None:
+        return sample.image
+    path = os.path.abspath(path)
+    return os.path.relpath(path, folder) if os.path.commonpath([path, folder]) == str(folder) else path
+
+
+def _details(image: str, header: ImageHeader) -> dict[str, Any]:
+    """The size as displayed and the format by content; a format is left out where it would have to be fetched."""
+    kind = _format(image)
+    size = {"width": f"{header.width}px", "height": f"{header.height}px"}
+    return size if kind is None else {"format": kind, **size}
+
+
+def _format(image: str) -> str | None:
+    path = local_path(image)
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+        return "webp"
+    return next((name for beginning, name in _BEGINNINGS if start.startswith(beginning)), None)
+
+
+def _boxes(target: Boxes) -> list[dict[str, Any]]:
+    return [dict(zip(_SIDES, box, strict=True)) for box in target.boxes.tolist()]
+
+
+def _polygons(target: Masks) -> list[dict[str, Any]]:
+    return [{"polygon": [part.ravel().tolist() for part in parts]} for parts in target.polygons]

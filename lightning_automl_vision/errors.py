@@ -1,0 +1,52 @@
+"""Errors a user can act on. Each message is one line: what, where, why, and the way out.
+
+VisionError
+├── ConfigError       the command or the configuration asks for something impossible
+├── DataError         the labelled data cannot be used as they are
+├── PluginError       a plugin could not be loaded, or two plugins disagree
+├── WeightsError      weights are missing, unreachable or do not fit
+├── TrainingError     training started and could not go on
+└── Interrupted       the user stopped the run
+"""
+
+
+class VisionError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(VisionError):
+    """The command or the configuration asks for something impossible."""
+
+    exit_code = 2
+
+
+class DataError(VisionError):
+    """The labelled data cannot be used as they are."""
+
+    exit_code = 3
+
+
+class PluginError(VisionError):
+    """A plugin could not be loaded, or two plugins disagree."""
+
+    exit_code = 4
+
+
+class WeightsError(VisionError):
+    """Weights are missing, unreachable or do not fit."""
+
+    exit_code = 5
+
+
+class TrainingError(VisionError):
+    """Training started and could not go on."""
+
+    exit_code = 6
+
+
+class Interrupted(VisionError):
+    """The user stopped the run; what was found so far is kept."""
+
+    exit_code = 130

@@ -1,0 +1,119 @@
+"""``--help``: written by us, because hydra's own takes a second of composing to list the groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_automl_vision.config import config_folders, typed_nodes
+from lightning_automl_vision.jobs import VERBS, job_configs
+from lightning_automl_vision.keys import described
+from lightning_automl_vision.tables import table
+
+USAGE = """\
+AutoML for images: from labelled pictures to a trained model.
+
+  lav [VERB] [+experiment=NAME] [key=value ...]
+  python -m lightning_automl_vision [VERB] [+experiment=NAME] [key=value ...]
+"""
+EXAMPLES = """\
+Examples
+  lav data.training=photos/ model=resnet18
+  lav task=image_classification_multilabel data.training=train.jsonl data.validation=validation.jsonl
+  lav convert input=annotations.json output=train.jsonl task=image_object_detection
+  lav -m model=resnet18,mobilenetv2 data.training=photos/
+"""
+MORE = """\
+More help
+  lav --help training                    the keys of a group, their defaults and ranges
+  lav convert --help                     the keys of a verb
+  lav key=value ... --cfg job --resolve  what a run would use
+  lav --hydra-help                       hydra's own flags, such as --multirun
+"""
+
+KEYS_INTRODUCTION = """\
+# Keys
+
+Made from the typed nodes by `make docs`; a test keeps it so. A key is written `group.key=value` on the command line,
+below its group in YAML, and as `group={"key": value}` in Python. "by model and task" is what the chosen model and task
+bring: `lav key=value ... --cfg job --resolve` shows it.
+
+Beside the groups there are `output_dir` (where a run writes), `quiet` (no progress bar and no report),
+`checkpoint` and `runs` (other runs, for the verbs that take them). A verb's own keys stand under `job`;
+after `lav VERB` the prefix may be left out."""
+
+
+def help_text(words: Sequence[str]) -> str:
+    """Help on the groups and verbs among the words, or on everything."""
+    topics = [topic for word in words for topic in _topic(word)]
+    if topics:
+        return "\n\n".join(topics)
+    verbs = table(("Verbs", ""), [(verb, _first_line(config.__doc__)) for verb, config in job_configs().items()])
+    groups = table(("Config groups", "choices"), [(group, ", ".join(names)) for group, names in choices().items()])
+    return "\n".join([USAGE, verbs, "", groups, "", EXAMPLES, MORE])
+
+
+def choices() -> Mapping[str, Sequence[str]]:
+    """What can be chosen in each config group."""
+    names = {(group, name) for group, name in typed_nodes() if not name.startswith("default_for_")}
+    for folder in config_folders():
+        names |= {(path.parent.name, path.stem) for path in folder.glob("*/*.yaml")}
+    return {
+        group: sorted(name for owner, name in names if owner == group) for group in sorted(group for group, _ in names)
+    }
+
+
+def _topic(word: str) -> list[str]:
+    if word in VERBS:
+        config = job_configs()[word]
+        own = [row for row in _rows(config, "") if row[0] != "name"]
+        text = f"lav {word}: {_first_line(config.__doc__)}"
+        return [
+            f"{text}\n\n{table(('key', 'default', 'allowed', 'meaning'), own)}"
+            if own
+            else f"{text} It has no keys of its own."
+        ]
+    nodes = [node for (group, _), node in typed_nodes().items() if group == word]
+    rows = {row[0]: row for node in nodes for row in _rows(node, word)}
+    return [table(("key", "default", "allowed", "meaning"), list(rows.values()))] if rows else []
+
+
+def _rows(node: Any, prefix: str) -> list[tuple[str, str, str, str]]:
+    return [
+        (found.name.lstrip("."), default_text(found.value), found.allowed, found.key.help)
+        for found in described(node, prefix)
+    ]
+
+
+def default_text(value: Any) -> str:
+    """A default as a reader understands it: interpolations are the model's or another key's."""
+    if value is None:
+        return "none"
+    if isinstance(value, str) and value.startswith("${lav.default:"):
+        fallback = value.removeprefix("${lav.default:").removesuffix("}").partition(",")[2]
+        return f"by model ({fallback.strip('${.}')})" if fallback else "by model and task"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def keys_document() -> str:
+    """docs/keys.md: every key of every group, from the typed nodes."""
+    nodes: dict[str, dict[str, tuple[str, ...]]] = {}
+    for (group, name), node in typed_nodes().items():
+        for row in _rows(node, group):
+            owner = f"{group}: {name}" if group == "job" else group
+            nodes.setdefault(owner, {}).setdefault(row[0], row)
+    sections = [f"## {owner}\n\n{_markdown(list(rows.values()))}" for owner, rows in sorted(nodes.items())]
+    return "\n\n".join([KEYS_INTRODUCTION, *sections]) + "\n"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [("key", "default", "allowed", "meaning"), ("---",) * 4, *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0] if text else ""
+
+
+if __name__ == "__main__":
+    print(keys_document(), end="")

@@ -1,0 +1,14 @@
+"""The verbs. Each is a module here with a ``Config`` node and a ``run(settings)`` that imports what is heavy inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from lightning_automl_vision.settings import JobConfig
+
+VERBS = ("train", "models", "convert")
+
+
+def job_configs() -> Mapping[str, type[JobConfig]]:
+    return {verb: import_module(f"{__name__}.{verb}").Config for verb in VERBS}

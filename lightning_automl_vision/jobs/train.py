@@ -1,0 +1,179 @@
+"""``lav train``: from labelled images to a model folder."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError
+from lightning_automl_vision.log import LOG, logging_to
+from lightning_automl_vision.plugins import model_spec, model_specs
+from lightning_automl_vision.result import PrimaryMetric, Result
+from lightning_automl_vision.run import RunFolder
+from lightning_automl_vision.settings import JobConfig
+from lightning_automl_vision.specs import TASKS, ModelSpec
+from lightning_automl_vision.tables import table
+
+if TYPE_CHECKING:
+    from lightning_automl_vision.data.labelled import DataSplits
+
+
+@dataclass
+class Config(JobConfig):
+    """Train one model."""
+
+
+def run(settings: Settings) -> float | None:
+    """Train, and give the primary metric to whoever drives a sweep."""
+    return train_model(settings).primary_metric.value
+
+
+def train_model(settings: Settings) -> Result:
+    """The whole run; whatever happens after the folder is made, the folder says it."""
+    started = time.monotonic()
+    spec = check(settings)
+    folder = RunFolder(settings.output_dir)
+    folder.create(settings)
+    with logging_to(folder.path / "run.log", quiet=settings.quiet):
+        try:
+            result = _trained(settings, spec, folder)
+        except BaseException as error:
+            folder.finish(_unfinished(settings, folder, error, time.monotonic() - started))
+            raise
+        result = replace(result, seconds=round(time.monotonic() - started, 3))
+        folder.finish(result)
+        if not settings.quiet:
+            print(summary(result))
+    if result.status == "interrupted":
+        raise Interrupted(f"Interrupted. The best epoch so far is kept in {result.folder}.")
+    return result
+
+
+def _trained(settings: Settings, spec: ModelSpec, folder: RunFolder) -> Result:
+    spec.check_weights(**settings.model_parameters)
+    from lightning_automl_vision.data.labelled import load_data
+
+    seed = settings.training.random_seed
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    LOG.info("Reading the labelled images of %s", settings.data.training)
+    data = load_data(settings.data, settings.task.name, seed=seed)
+    LOG.info(
+        "%d images to train on, %d to validate on, %d classes; %s in %s",
+        len(data.training),
+        len(data.validation),
+        len(data.classes),
+        spec.name,
+        folder.path,
+    )
+    from lightning_automl_vision.training.session import TrainingSession
+
+    session = TrainingSession.prepare(settings, spec, data, seed)
+    fitted = session.fit(folder)
+    test = session.score(data.test) if data.test is not None else {}
+    if fitted.best_epoch is not None:
+        session.save(folder)
+    return Result(
+        status=fitted.status,
+        task=settings.task.name,
+        model=settings.model.name,
+        primary_metric=PrimaryMetric(
+            name=settings.task.primary_metric,
+            value=fitted.best_metrics.get(settings.task.primary_metric),
+            epoch=fitted.best_epoch,
+        ),
+        metrics=fitted.best_metrics,
+        test_metrics=test,
+        data=_counts(data),
+        epochs=fitted.epochs,
+        random_seed=seed,
+        folder=str(folder.path),
+    )
+
+
+def _counts(data: DataSplits[Any]) -> dict[str, Any]:
+    return {
+        "training": len(data.training),
+        "validation": len(data.validation),
+        "test": len(data.test) if data.test is not None else 0,
+        "classes": len(data.classes),
+        "dropped": dict(data.dropped),
+    }
+
+
+def summary(result: Result) -> str:
+    """The table at the end of a run."""
+    primary = result.primary_metric
+    rows = [
+        ("status", result.status),
+        (primary.name, f"{_figure(primary.value)} (epoch {primary.epoch} of {result.epochs})"),
+        *([("on the test set", _figure(result.test_metrics.get(primary.name)))] if result.test_metrics else []),
+        ("model", result.model),
+        ("images", f"{result.data['training']} to train on, {result.data['validation']} to validate on"),
+        ("dropped", ", ".join(f"{reason} {count}" for reason, count in result.data["dropped"].items()) or "nothing"),
+        ("seconds", f"{result.seconds:.0f}"),
+        ("folder", result.folder),
+    ]
+    return table(("run", ""), rows)
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None or value != value else f"{value:.4f}"
+
+
+def check(settings: Settings) -> ModelSpec:
+    """Everything that can be refused before a folder is made or data are read."""
+    if not settings.data.training:
+        raise ConfigError("data.training is not given. Name the labelled images: data.training=PATH.")
+    if settings.limits.max_trials > 1 or settings.limits.max_concurrent_trials > 1:
+        raise ConfigError(
+            f"limits.max_trials={settings.limits.max_trials},"
+            f" limits.max_concurrent_trials={settings.limits.max_concurrent_trials}:"
+            " this version trains one configuration a run."
+            " Try several with -m and comma-separated values, such as -m training.learning_rate=0.01,0.02."
+        )
+    task = TASKS[settings.task.name]
+    serving = sorted(spec.name for spec in model_specs().values() if task.name in spec.tasks)
+    if not task.builder or not serving:
+        raise ConfigError(
+            f"task={task.name}: no installed plugin has a model for it. `lav models` lists what there is."
+        )
+    spec = model_spec(settings.model.name)
+    if task.name not in spec.tasks:
+        raise ConfigError(
+            f"model={spec.name} does not serve task={task.name}, but {', '.join(sorted(spec.tasks))}."
+            f" Choose one of {', '.join(serving)}."
+        )
+    _check_sizes(settings, spec)
+    groups = len(spec.freezable) if spec.freezable is not None else None
+    if groups is not None and settings.training.layers_to_freeze > groups:
+        raise ConfigError(
+            f"training.layers_to_freeze={settings.training.layers_to_freeze}: {spec.name} has {groups} layer groups."
+        )
+    return spec
+
+
+def _check_sizes(settings: Settings, spec: ModelSpec) -> None:
+    for name in ("training_crop_size", "validation_crop_size"):
+        size = getattr(settings.training, name)
+        if spec.fixed_image_size is not None and size != spec.fixed_image_size:
+            raise ConfigError(
+                f"training.{name}={size}: {spec.name} takes {spec.fixed_image_size} pixels only."
+                f" Leave it at {spec.fixed_image_size}, or choose a model that takes any size, such as resnet50."
+            )
+
+
+def _unfinished(settings: Settings, folder: RunFolder, error: BaseException, seconds: float) -> Result:
+    status = "interrupted" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "failed"
+    reason = str(error) if isinstance(error, VisionError) else f"{type(error).__name__}: {error}"
+    return Result(
+        status=status,
+        task=settings.task.name,
+        model=settings.model.name,
+        primary_metric=PrimaryMetric(name=settings.task.primary_metric),
+        seconds=round(seconds, 3),
+        folder=str(folder.path),
+        error=reason,
+    )

@@ -1,0 +1,76 @@
+"""``lav`` and ``python -m lightning_automl_vision``: compose, run the job, say in one line what went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_automl_vision.arguments import rewrite
+from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.config import CONFIG_DIR, register
+from lightning_automl_vision.config_errors import explain
+from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError
+from lightning_automl_vision.help import help_text
+
+DEBUG = "LAV_DEBUG"
+
+
+def main() -> None:
+    """Run the command line; leaves the process with the exit codes of docs/reference.md."""
+    # Without this, hydra prints tracebacks of its own and leaves; the line a user sees is ours to write.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(help_text([word for word in sys.argv[1:] if word[0] != "-"]))
+            return
+        sys.argv[1:] = rewrite(sys.argv[1:])
+        register()
+        _application()
+        if _failures:
+            raise _failures[0]
+    except VisionError as error:
+        _leave(str(error), error.exit_code, error)
+    except (HydraException, OmegaConfBaseException) as error:
+        _leave(explain(error), ConfigError.exit_code, error)
+    except KeyboardInterrupt as error:
+        _leave("Interrupted.", Interrupted.exit_code, error)
+
+
+def run(config: DictConfig, overrides: Sequence[str]) -> float | None:
+    """Do the composed job and give the primary metric, where the verb has one."""
+    settings = Settings.from_config(config, tuple(overrides))
+    outcome: float | None = import_module(f"lightning_automl_vision.jobs.{settings.job.name}").run(settings)
+    return outcome
+
+
+_failures: list[VisionError] = []
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
+def _application(config: DictConfig) -> float | None:
+    state = HydraConfig.get()
+    if state.mode == RunMode.MULTIRUN:
+        with open_dict(config):
+            config.output_dir = state.runtime.output_dir
+        return run(config, state.overrides.task)
+    try:
+        return run(config, state.overrides.task)
+    except VisionError as error:  # hydra would print a line of its own beside ours
+        _failures.append(error)
+        return None
+
+
+def _leave(message: str, code: int, error: BaseException) -> None:
+    if os.environ.get(DEBUG):
+        raise error
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,103 @@
+"""A trained model as a folder: safetensors and JSON only, loaded without the configuration that trained it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_automl_vision.errors import ConfigError, WeightsError
+from lightning_automl_vision.run import write_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT_VERSION = 1
+WEIGHTS, MODEL, SETTINGS, LABELS = "weights.safetensors", "model.json", "settings.json", "labels.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """Everything but the weights that is needed to build the model again and to ask it."""
+
+    task: str
+    name: str
+    parameters: Mapping[str, Any]
+    image_size: int
+    labels: Sequence[str]
+    settings: Mapping[str, Any]
+
+
+def save_model(folder: Path, card: ModelCard, model: nn.Module) -> None:
+    """Write the folder; ``model.json`` comes last, so that a folder which has one is whole."""
+    from safetensors.torch import save_model as save_weights
+
+    from lightning_automl_vision.result import versions
+
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{WEIGHTS}"
+    save_weights(model, str(part))
+    part.replace(folder / WEIGHTS)
+    write_json(folder / LABELS, list(card.labels))
+    write_json(folder / SETTINGS, card.settings)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "task": card.task,
+        "model": {"name": card.name, "parameters": card.parameters},
+        "image_size": card.image_size,
+        "weights": WEIGHTS,
+        "versions": versions(),
+    }
+    write_json(folder / MODEL, description)
+
+
+def read_card(folder: str | Path) -> tuple[ModelCard, Path]:
+    """The card in a model folder, or in the model folder of a run, and where it was found."""
+    found = next((path for path in (Path(folder), Path(folder) / "model") if (path / MODEL).is_file()), None)
+    if found is None:
+        raise ConfigError(f"{folder} holds no model: there is no {MODEL} in it. Name a run's folder or its model/.")
+    description = _read(found / MODEL)
+    if description.get("format_version") != FORMAT_VERSION:
+        raise ConfigError(_unknown_format(found / MODEL, description))
+    card = ModelCard(
+        task=description["task"],
+        name=description["model"]["name"],
+        parameters=description["model"]["parameters"],
+        image_size=description["image_size"],
+        labels=_read(found / LABELS),
+        settings=_read(found / SETTINGS),
+    )
+    return card, found
+
+
+def _unknown_format(file: Path, description: Mapping[str, Any]) -> str:
+    writer = description.get("versions", {}).get("lightning-automl-vision", "that wrote it")
+    return (
+        f"{file}: format_version {description.get('format_version')!r} is not known,"
+        f" this version reads {FORMAT_VERSION}."
+        f" Use lightning-automl-vision {writer}, or train again from the run's overrides.txt."
+    )
+
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    """Fill the model with the weights of a file that was written for it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    try:
+        load_model(model, str(file), strict=True)
+    except FileNotFoundError:
+        raise WeightsError(f"{file} is missing. Copy the whole model folder.") from None
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{file} does not fit its model: {' '.join(str(error).split())[:300]}") from None
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file} is missing. Copy the whole model folder.") from None
+    except ValueError as error:
+        raise ConfigError(f"{file} is not JSON: {error}.") from None

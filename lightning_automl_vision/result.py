@@ -1,0 +1,72 @@
+"""What a run comes to: the same words in ``result.json`` and in Python."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning_automl_vision.errors import ConfigError
+
+RESULT = "result.json"
+# What `status` may be; docs/reference.md says what each means.
+FINISHED = ("completed", "stopped_early", "timeout")
+STATUSES = (*FINISHED, "interrupted", "failed")
+_PACKAGES = (
+    "lightning-automl-vision",
+    "torch",
+    "lightning",
+    "timm",
+    "albumentations",
+    "opencv-python-headless",
+    "numpy",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrimaryMetric:
+    name: str
+    value: float | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """``metrics`` are those of the best epoch on the validation set, ``test_metrics`` of its model on the test set."""
+
+    status: str
+    task: str
+    model: str
+    primary_metric: PrimaryMetric
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    test_metrics: Mapping[str, float | None] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+    seconds: float = 0.0
+    random_seed: int | None = None
+    folder: str = ""
+    error: str | None = None
+    versions: Mapping[str, str] = field(default_factory=lambda: versions())
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """Of this package, of Python, and of everything a number may depend on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+
+
+def read_result(folder: str | Path) -> Result:
+    path = Path(folder) / RESULT
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Result(**{**values, "primary_metric": PrimaryMetric(**values["primary_metric"])})
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}. Name the folder of a run.") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is not a result of this version: {error}.") from None

@@ -1,0 +1,239 @@
+"""The typed configuration nodes. Defaults live here, not in YAML; ranges are checked before any data is read.
+
+A default ``${lav.default:KEY}`` is the model's own for the task, else the task's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lightning_automl_vision.keys import key
+
+
+@dataclass
+class TaskConfig:
+    name: str = key("???", "The task.")
+    primary_metric: str = key("???", "The metric that picks the best epoch and is returned to a sweep.")
+
+
+@dataclass
+class ModelConfig:
+    """What every model takes; a plugin adds fields in a subclass."""
+
+    name: str = key("???", "The model's name, as `lav models` lists it.")
+    weights: str | None = key(
+        None, "A local file to start from: safetensors, or a state dict of tensors saved by torch."
+    )
+
+
+@dataclass
+class PretrainedModelConfig(ModelConfig):
+    pretrained: bool = key(True, "Start from the published weights; they are downloaded once and cached.")
+
+
+@dataclass
+class DataConfig:
+    training: str | None = key(None, "The labelled images to train on: a file or a folder.")
+    validation: str | None = key(
+        None, "The labelled images to validate on; without it a part of the training set is used."
+    )
+    test: str | None = key(None, "Labelled images that are scored once, at the end, and never select anything.")
+    format: str = key(
+        "auto",
+        "The form the labels are in; `auto` looks at the file.",
+        choices=("auto", "jsonl", "mltable", "coco", "voc", "yolo", "folder", "csv", "masks"),
+    )
+    images: str | None = key(None, "The folder that image names are relative to, where it is not the label file's own.")
+    class_name: str | None = key(None, "The class of every object, for mask pictures, which name none themselves.")
+    validation_data_size: float = key(
+        0.2,
+        "The share of the training set that is held out when there is no validation set.",
+        above=0,
+        below=1,
+        old=("split_ratio",),
+    )
+    split: str = key(
+        "random",
+        "How that share is drawn: at random, or so that each class keeps its share.",
+        choices=("random", "stratified"),
+    )
+    group_by: str | None = key(
+        None,
+        "Keep images of one group on one side of the split: the name of a JSONL key or CSV column,"
+        " or a regular expression with one group that is matched on the image's name.",
+    )
+    minimum_images: int = key(10, "Fewer training images than this are refused.", minimum=1)
+    ignore_data_errors: bool = key(False, "Drop what is faulty and count it, instead of stopping at the first fault.")
+    maximum_image_pixels: int = key(
+        200_000_000, "Pictures of more pixels than this are a fault: they may be decompression bombs.", minimum=1
+    )
+    confine_images: bool = key(True, "Refuse relative image names that lead out of the folder they are relative to.")
+    url_prefixes: dict[str, str] = key(
+        {}, "What a prefix of an image name stands for, such as {'azureml://datastores/mine/paths/': '/mnt/images/'}."
+    )
+    encoding: str = key("utf-8", "The encoding of text files; a byte-order mark is understood.")
+    cache: str | None = key(
+        None, "The folder that remembers image headers between runs; by default the user's cache folder."
+    )
+
+
+@dataclass
+class TrainingConfig:
+    number_of_epochs: int = key(
+        "${lav.default:number_of_epochs}", "Passes over the training set.", minimum=1, old=("epochs",)
+    )
+    training_batch_size: int = key("${lav.default:training_batch_size}", "Images per training step.", minimum=1)
+    validation_batch_size: int = key(
+        "${lav.default:validation_batch_size,${.training_batch_size}}", "Images per validation step.", minimum=1
+    )
+    gradient_accumulation_step: int = key(
+        1, "Batches whose gradients are added up before one optimiser step.", minimum=1, old=("grad_accumulation_step",)
+    )
+    learning_rate: float = key(
+        "${lav.default:learning_rate}", "The learning rate at its highest.", minimum=0, maximum=1
+    )
+    learning_rate_scheduler: str = key(
+        "warmup_cosine", "How the learning rate changes.", choices=("warmup_cosine", "step"), old=("lr_scheduler",)
+    )
+    step_lr_gamma: float = key(0.5, "What `step` multiplies the learning rate with.", minimum=0, maximum=1)
+    step_lr_step_size: int = key(5, "The epochs between two steps of `step`.", minimum=1)
+    warmup_cosine_lr_cycles: float = key(
+        0.45, "The share of a whole cosine wave that `warmup_cosine` runs through.", minimum=0, maximum=1
+    )
+    warmup_cosine_lr_warmup_epochs: int = key(2, "The epochs in which `warmup_cosine` rises from 0.", minimum=0)
+    optimizer: str = key("sgd", "The optimiser.", choices=("sgd", "adam", "adamw"))
+    momentum: float = key(0.9, "Momentum of sgd.", minimum=0, maximum=1)
+    weight_decay: float = key(1e-4, "Weight decay.", minimum=0, maximum=1)
+    nesterov: bool = key(True, "Nesterov momentum for sgd.")
+    beta1: float = key(0.9, "First beta of adam and adamw.", minimum=0, maximum=1)
+    beta2: float = key(0.999, "Second beta of adam and adamw.", minimum=0, maximum=1)
+    ams_gradient: bool = key(False, "The AMSGrad variant of adam and adamw.", old=("amsgrad",))
+    early_stopping: bool = key(True, "Stop when the primary metric no longer improves.")
+    early_stopping_patience: int = key(5, "Evaluations without improvement before stopping.", minimum=1)
+    early_stopping_delay: int = key(5, "Evaluations before improvement is tracked.", minimum=0)
+    evaluation_frequency: int = key(1, "Epochs between two evaluations.", minimum=1)
+    checkpoint_frequency: int | None = key(
+        None, "Epochs between checkpoints that are kept beside the best and the last; none are by default.", minimum=1
+    )
+    layers_to_freeze: int = key(0, "How many layer groups, counted from the input, are not trained.", minimum=0)
+    weighted_loss: int = key(
+        0,
+        "Class weights in the loss: 0 none, 1 the square root of the class weights, 2 the class weights.",
+        choices=(0, 1, 2),
+    )
+    training_crop_size: int = key(
+        "${lav.default:training_crop_size,224}",
+        "The side of the square a training image is cropped to.",
+        minimum=1,
+        old=("train_crop_size", "crop_size"),
+    )
+    validation_crop_size: int = key(
+        "${lav.default:validation_crop_size,224}",
+        "The side of the square a validation image is cropped to.",
+        minimum=1,
+        old=("valid_crop_size", "crop_size"),
+    )
+    validation_resize_size: int = key(
+        "${lav.default:validation_resize_size,256}",
+        "The length of a validation image's short side before the crop.",
+        minimum=1,
+        old=("valid_resize_size", "resize_size"),
+    )
+    label_smoothing: float = key(0.0, "The share of each label that is spread over all classes.", minimum=0, below=1)
+    ema_decay: float = key(
+        0.0,
+        "Decay of the moving average of the weights that is validated and saved; 0 is off, 0.999 is usual.",
+        minimum=0,
+        below=1,
+    )
+    balanced_sampling: bool = key(False, "Draw training images so that every class comes up equally often.")
+    gradient_clip: float | None = key(None, "Scale gradients down to this norm.", above=0)
+    random_seed: int | None = key(
+        None,
+        "The seed of everything random; drawn and recorded when it is not given.",
+        minimum=0,
+        maximum=2**32 - 1,
+        old=("seed",),
+    )
+    number_of_workers: int | None = key(
+        None,
+        "Processes that read images; 0 reads in the main process, by default one a core and 8 at most.",
+        minimum=0,
+        old=("num_workers",),
+    )
+
+
+@dataclass
+class TrainerConfig:
+    accelerator: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu", "mps", "cuda"))
+    devices: int = key(1, "How many devices to train on.", minimum=1)
+    precision: str = key("32-true", "Numerical precision.", choices=("32-true", "16-mixed", "bf16-mixed", "64-true"))
+    max_steps: int | None = key(None, "Stop after this many optimiser steps, whatever the epochs.", minimum=1)
+    deterministic: bool = key(True, "Use only operations that give the same result each time, where there is a choice.")
+    log_every_n_steps: int = key(50, "Training steps between two lines of a tracker.", minimum=1)
+
+
+@dataclass
+class LimitsConfig:
+    max_trials: int = key(
+        1,
+        "How many configurations a search tries; more than 1 is refused until there is a search.",
+        minimum=1,
+        maximum=1000,
+    )
+    max_concurrent_trials: int = key(
+        1, "How many of them run at the same time, at most max_trials.", minimum=1, maximum=100
+    )
+    timeout_minutes: float = key(
+        10080, "Training stops, and keeps its best epoch, when this time is over.", above=0, maximum=86400
+    )
+
+
+@dataclass
+class TilerConfig:
+    name: str = key("none", "How an image is cut into windows before the model sees it.", choices=("none",))
+
+
+@dataclass
+class CropConfig:
+    """Random crop of a random size and aspect ratio, resized to the training crop size."""
+
+    enabled: bool = key(True, "Use this transform.")
+    scale: list[float] = key([0.08, 1.0], "The smallest and the largest share of the image's area.", above=0, maximum=1)
+    ratio: list[float] = key([0.75, 1.3333333], "The smallest and the largest aspect ratio.", above=0)
+
+
+@dataclass
+class FlipConfig:
+    p: float = key(0.5, "How often it is applied.", minimum=0, maximum=1)
+
+
+@dataclass
+class ColorJitterConfig:
+    p: float = key(0.8, "How often it is applied.", minimum=0, maximum=1)
+    brightness: float = key(0.2, "The largest change of brightness.", minimum=0)
+    contrast: float = key(0.2, "The largest change of contrast.", minimum=0)
+    saturation: float = key(0.2, "The largest change of saturation.", minimum=0)
+    hue: float = key(0.05, "The largest change of hue, as a share of the colour circle.", minimum=0, maximum=0.5)
+
+
+@dataclass
+class AugmentConfig:
+    """What happens to a training image, and how an image that is not augmented is brought to size."""
+
+    resize: str = key(
+        "crop",
+        "`crop` resizes the short side and cuts the middle out; `letterbox` keeps the whole image and fills the rest.",
+        choices=("crop", "letterbox"),
+    )
+    fill: int = key(114, "The gray that `letterbox` fills with.", minimum=0, maximum=255)
+    random_resized_crop: CropConfig = field(default_factory=CropConfig)
+    horizontal_flip: FlipConfig = field(default_factory=FlipConfig)
+    vertical_flip: FlipConfig = field(default_factory=lambda: FlipConfig(p=0.0))
+    color_jitter: ColorJitterConfig = field(default_factory=ColorJitterConfig)
+    file: str | None = key(None, "An albumentations pipeline in YAML that replaces the transforms above.")
+
+
+@dataclass
+class JobConfig:
+    name: str = key("???", "What to do.")

@@ -1,0 +1,97 @@
+"""What is known of a task or a model before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+from lightning_automl_vision.settings import ModelConfig
+
+if TYPE_CHECKING:
+    from lightning_automl_vision.models import VisionModel
+
+Defaults = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model by name: the tasks it serves, where its builder lives, and what a run should know of it.
+
+    ``builder`` and ``find_weights`` are paths, ``"package.module:function"``. The builder is called with ``task``,
+    ``num_classes``, ``image_size`` and the fields of ``config``; ``find_weights``, if given, with the fields of
+    ``config`` before any data is read, and raises WeightsError when the pretrained weights cannot be had.
+    ``defaults`` holds, for each task, the ``training.*`` keys whose default this model changes.
+    ``freezable`` are the groups of parameter-name prefixes that ``training.layers_to_freeze`` counts, first to last.
+    """
+
+    name: str
+    tasks: frozenset[str]
+    builder: str
+    config: type[ModelConfig] = ModelConfig
+    defaults: Mapping[str, Defaults] = field(default_factory=dict)
+    freezable: tuple[tuple[str, ...], ...] | None = None
+    fixed_image_size: int | None = None
+    find_weights: str | None = None
+    aliases: tuple[str, ...] = ()
+    licence: str = "unknown"
+    weights: str = "none"
+    parameters: int | None = None
+
+    def build(self, *, task: str, num_classes: int, image_size: int, **parameters: Any) -> VisionModel[Any, Any]:
+        model: VisionModel[Any, Any] = resolve_name(self.builder)(
+            task=task, num_classes=num_classes, image_size=image_size, **parameters
+        )
+        return model
+
+    def check_weights(self, **parameters: Any) -> None:
+        if self.find_weights is not None:
+            resolve_name(self.find_weights)(**parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """A task by name; ``builder`` is the path of its VisionTask, empty while no model can serve it."""
+
+    name: str
+    primary_metric: str
+    default_models: tuple[str, ...]
+    defaults: Defaults
+    builder: str = ""
+
+
+_CLASSIFICATION = {"number_of_epochs": 15, "training_batch_size": 78}
+_DETECTION = {"number_of_epochs": 15, "training_batch_size": 2, "validation_batch_size": 1, "learning_rate": 0.005}
+
+TASKS: Mapping[str, TaskSpec] = {
+    spec.name: spec
+    for spec in (
+        TaskSpec(
+            name="image_classification",
+            primary_metric="accuracy",
+            default_models=("vitb16r224",),
+            defaults={**_CLASSIFICATION, "learning_rate": 0.01},
+            builder="lightning_automl_vision.tasks.classification:MulticlassTask",
+        ),
+        TaskSpec(
+            name="image_classification_multilabel",
+            primary_metric="iou",
+            default_models=("vitb16r224",),
+            defaults={**_CLASSIFICATION, "learning_rate": 0.035},
+            builder="lightning_automl_vision.tasks.classification:MultilabelTask",
+        ),
+        TaskSpec(
+            name="image_object_detection",
+            primary_metric="mean_average_precision",
+            default_models=("yolov5", "fasterrcnn_resnet50_fpn"),
+            defaults=_DETECTION,
+        ),
+        TaskSpec(
+            name="image_instance_segmentation",
+            primary_metric="mean_average_precision",
+            default_models=("maskrcnn_resnet50_fpn",),
+            defaults=_DETECTION,
+        ),
+    )
+}

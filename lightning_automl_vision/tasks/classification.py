@@ -1,0 +1,44 @@
+"""Multi-class and multi-label classification: scores are collected, metrics computed over all images at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_automl_vision.metrics.classification import classification_metrics
+from lightning_automl_vision.models import Batch, Targets
+from lightning_automl_vision.samples import ScoredLabels, Scores
+from lightning_automl_vision.tasks.base import VisionTask
+
+
+class ClassificationTask(VisionTask[Targets, ScoredLabels]):
+    multilabel: ClassVar[bool]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._scores: list[Scores] = []
+        self._labels: list[NDArray[Any]] = []
+        self.scores: Scores = np.empty((0, len(self.classes)), np.float32)
+        self.labels: NDArray[Any] = np.empty(0, np.int64)
+
+    def collect(self, predictions: Sequence[ScoredLabels], batch: Batch[Targets]) -> None:
+        self._scores.extend(prediction.scores for prediction in predictions)
+        self._labels.append(batch.targets.labels.cpu().numpy())
+
+    def compute(self) -> dict[str, float]:
+        self.scores, self.labels = np.stack(self._scores), np.concatenate(self._labels)
+        self._scores, self._labels = [], []
+        return classification_metrics(self.scores, self.labels, multilabel=self.multilabel, classes=self.classes)
+
+
+class MulticlassTask(ClassificationTask):
+    primary_metric = "accuracy"
+    multilabel = False
+
+
+class MultilabelTask(ClassificationTask):
+    primary_metric = "iou"
+    multilabel = True

@@ -1,0 +1,128 @@
+"""Everything between checked data and a model folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+import lightning as L
+import torch
+
+from lightning_automl_vision.augment import build_training_transform
+from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.data.labelled import DataSplits, LabelledImages
+from lightning_automl_vision.data.module import ImageLoader, Transform, make_loader
+from lightning_automl_vision.data.resizing import Resizing, resizing_of
+from lightning_automl_vision.evaluation import evaluation_document
+from lightning_automl_vision.model_folder import ModelCard, save_model
+from lightning_automl_vision.run import RunFolder, write_json
+from lightning_automl_vision.specs import TASKS, ModelSpec
+from lightning_automl_vision.tasks.classification import ClassificationTask
+from lightning_automl_vision.training.class_weights import configure_loss
+from lightning_automl_vision.training.fit import FitResult, check_trainer, fit
+from lightning_automl_vision.training.freezing import freeze
+from lightning_automl_vision.training.start_weights import load_start_weights
+from lightning_automl_vision.training.trackers import make_trackers
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSession:
+    settings: Settings
+    spec: ModelSpec
+    data: DataSplits[Any]
+    seed: int
+    task: ClassificationTask
+    transform: Transform
+    resizing: Resizing
+
+    @classmethod
+    def prepare(cls, settings: Settings, spec: ModelSpec, data: DataSplits[Any], seed: int) -> TrainingSession:
+        """Build everything, so that what cannot work fails before the first step."""
+        training = settings.training
+        check_trainer(settings.trainer)
+        transform = build_training_transform(settings.augment, training)
+        L.seed_everything(seed, verbose=False)
+        parameters = settings.model_parameters
+        model = spec.build(
+            task=settings.task.name,
+            num_classes=len(data.classes),
+            image_size=training.validation_crop_size,
+            **parameters,
+        )
+        if settings.model.weights is not None:
+            load_start_weights(model, settings.model.weights)
+        freeze(model, training.layers_to_freeze)
+        labels = (sample.target.labels for sample in data.training.samples)
+        configure_loss(model, training, labels, len(data.classes))
+        task = resolve_name(TASKS[settings.task.name].builder)(model, training, data.classes)
+        resizing = resizing_of(settings.augment, training)
+        return cls(
+            settings=settings, spec=spec, data=data, seed=seed, task=task, transform=transform, resizing=resizing
+        )
+
+    def fit(self, folder: RunFolder) -> FitResult:
+        training = self.settings.training
+        return fit(
+            self.task,
+            self._loader(
+                self.data.training,
+                self.transform,
+                training.training_batch_size,
+                shuffle=True,
+                balanced=training.balanced_sampling,
+            ),
+            self._loader(self.data.validation, self.resizing, training.validation_batch_size),
+            training=training,
+            trainer=self.settings.trainer,
+            limits=self.settings.limits,
+            folder=folder.path,
+            loggers=make_trackers(self.settings.logger),
+            quiet=self.settings.quiet,
+        )
+
+    def score(self, images: LabelledImages[Any]) -> dict[str, float]:
+        """Every metric of the trained model on labelled images."""
+        device = torch.device(self.task.device)
+        model = self.task.model.eval()
+        with torch.inference_mode():
+            for batch in self._loader(images, self.resizing, self.settings.training.validation_batch_size):
+                self.task.collect(model.predict(batch.to(device)), batch)
+        return self.task.compute()
+
+    def save(self, folder: RunFolder) -> None:
+        """The model folder, and what explains the model on the validation set."""
+        training = self.settings.training
+        parameters = self.settings.model_parameters
+        if "pretrained" in parameters:
+            parameters["pretrained"] = False
+        card = ModelCard(
+            task=self.settings.task.name,
+            name=self.spec.name,
+            parameters=parameters,
+            image_size=training.validation_crop_size,
+            labels=self.data.classes,
+            settings=self.resizing.as_settings(),
+        )
+        self.score(self.data.validation)
+        document = evaluation_document(
+            self.task.scores, self.task.labels, multilabel=self.task.multilabel, classes=self.data.classes
+        )
+        write_json(folder.path / "evaluation.json", document)
+        save_model(folder.model, card, self.task.model)
+
+    def _loader(
+        self, images: LabelledImages[Any], transform: Transform | Resizing, batch_size: int, **options: Any
+    ) -> ImageLoader:
+        return make_loader(
+            images.samples,
+            num_classes=len(self.data.classes),
+            multilabel=self.task.multilabel,
+            transform=transform,
+            batch_size=batch_size,
+            seed=self.seed,
+            workers=self.settings.training.number_of_workers,
+            maximum_pixels=self.settings.data.maximum_image_pixels,
+            pin_memory=torch.cuda.is_available() and self.settings.trainer.accelerator != "cpu",
+            **options,
+        )

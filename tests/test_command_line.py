@@ -1,0 +1,99 @@
+"""What a person types wrong is answered in one line that names the way out."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lightning_automl_vision.arguments import rewrite
+from lightning_automl_vision.errors import ConfigError
+
+COMMAND = [sys.executable, "-m", "lightning_automl_vision"]
+
+
+def lav(*arguments, cwd):
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize(
+    ("argument", "answer"),
+    [
+        ("training.lerning_rate=1", "Did you mean 'training.learning_rate'?"),
+        ("training.lr_scheduler=step", "it is called training.learning_rate_scheduler"),
+        ("training.crop_size=64", "it is called training.training_crop_size and training.validation_crop_size"),
+        ("learning_rate=0.1", "it is called training.learning_rate"),
+        ("training.model_name=resnet18", "write model=NAME"),
+        ("training.learning_rate=abc", "training.learning_rate=abc: Value 'abc' of type 'str' could not be"),
+        ("training.learning_rate=3", "training.learning_rate=3.0: must be in [0, 1]"),
+        ("training.learning_rate=nan", "must be in [0, 1]"),
+        ("training.number_of_epochs=0", "must be at least 1"),
+        ("training.optimizer=lion", "must be one of sgd, adam, adamw"),
+        ("data.validation_data_size=1", "must be in (0, 1)"),
+        ("+training.foo=1", "There is no key 'training.foo'"),
+        ("+foo=1", "There is no key 'foo'"),
+        ("model=resnet81", "No model 'resnet81'. Did you mean 'resnet18'?"),
+        ("task=image_clasification", "Did you mean 'image_classification'?"),
+        ("experiment=quickstart", "write +experiment=NAME"),
+        ("+experiment=quickstrat", "Did you mean 'quickstart'?"),
+        ("trian", "No verb 'trian'. Did you mean 'train'?"),
+        ("photos/", "a key is KEY=VALUE"),
+        ("data.training=a(b.jsonl", "two pairs of quotes"),
+        ("model=resnet18", "data.training is not given"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(argument, answer, tmp_path):
+    process = lav(argument, cwd=tmp_path)
+    assert process.returncode == 2
+    assert answer in process.stderr
+    assert process.stderr.startswith("Error: ")
+    assert process.stderr.count("\n") == 1
+    assert process.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_verb_takes_its_own_keys_without_their_prefix():
+    assert rewrite(["convert", "input=a.json", "output=b.jsonl", "data.format=coco"]) == [
+        "job=convert",
+        "job.input=a.json",
+        "job.output=b.jsonl",
+        "data.format=coco",
+    ]
+
+
+def test_without_a_verb_nothing_is_rewritten():
+    assert rewrite(["-m", "model=resnet18", "+experiment=x"]) == ["-m", "model=resnet18", "+experiment=x"]
+
+
+def test_a_stray_word_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"lav train takes no 'photos'. Write KEY=VALUE, such as data.training=photos."
+    ):
+        rewrite(["train", "photos"])
+
+
+def test_help_names_the_verbs_groups_and_examples(tmp_path):
+    text = lav("--help", cwd=tmp_path).stdout
+    for word in ("train", "models", "convert", "resnet18", "image_classification_multilabel", "+experiment=NAME"):
+        assert word in text
+
+
+@pytest.mark.parametrize(("topic", "words"), [("training", "early_stopping_patience"), ("convert", "output")])
+def test_help_explains_a_group_or_a_verb(topic, words, tmp_path):
+    assert words in lav("--help", topic, cwd=tmp_path).stdout
+
+
+def test_what_a_run_would_use_is_printed_with_the_models_own_defaults(tmp_path):
+    command = ["model=vits16r224", "task=image_classification_multilabel", "--cfg", "job", "--resolve"]
+    text = lav(*command, cwd=tmp_path).stdout
+    assert "learning_rate: 0.025" in text
+    assert "training_batch_size: 128" in text
+    assert "validation_batch_size: 128" in text
+
+
+def test_models_lists_name_tasks_plugin_licence_weights_and_parameters(tmp_path):
+    lines = lav("models", cwd=tmp_path).stdout.splitlines()
+    assert lines[0].split("  ")[0] == "model"
+    row = next(line for line in lines if line.startswith("resnet18"))
+    assert "image_classification" in row
+    assert "timm" in row
+    assert " M" in row

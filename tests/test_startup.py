@@ -1,0 +1,58 @@
+"""Help and mistakes answer at once: hydra alone is the measure, torch stays out."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+MINIMAL = """
+import hydra
+@hydra.main(version_base="1.3", config_path=None)
+def main(config): print(config)
+main()
+"""
+COMMAND = ["-m", "lightning_automl_vision"]
+
+
+def cpu_seconds(arguments, cwd):
+    """The least CPU time of five runs: what else the machine does only ever adds."""
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(seconds)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["training.learnin_rate=1"], ["training.learning_rate=2"], ["model=resnet81"]]
+)
+def test_help_and_mistakes_cost_little_more_than_hydra(arguments, tmp_path):
+    minimal = tmp_path / "minimal.py"
+    minimal.write_text(MINIMAL)
+    plain = cpu_seconds([str(minimal), "hydra.run.dir=.", "hydra.output_subdir=null"], tmp_path)
+    assert cpu_seconds([*COMMAND, *arguments], tmp_path) <= 1.6 * plain
+
+
+@pytest.mark.parametrize(
+    "arguments", ["'--help'", "'training.learnin_rate=1'", "'training.learning_rate=2'", "'models'", "'model=resnet18'"]
+)
+def test_torch_is_not_imported_before_it_is_needed(arguments, tmp_path):
+    code = f"""
+import sys
+sys.argv = ["lav", {arguments}]
+from lightning_automl_vision.main import main
+try:
+    main()
+except SystemExit:
+    pass
+heavy = [name for name in ("torch", "lightning", "timm", "albumentations", "torchvision") if name in sys.modules]
+assert not heavy, heavy
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert process.returncode == 0, process.stderr

@@ -1,0 +1,238 @@
+"""A whole run from the outside: what it prints, what it leaves, what it refuses."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from pictures import COLOURS, write_folders, write_multilabel, write_picture
+
+import lightning_automl_vision as lav
+from lightning_automl_vision.config import CONFIG_DIR
+from lightning_automl_vision.errors import ConfigError, DataError
+
+TINY = (
+    "model=resnet18",
+    "model.pretrained=false",
+    "training.number_of_epochs=2",
+    "training.training_batch_size=4",
+    "training.training_crop_size=32",
+    "training.validation_crop_size=32",
+    "training.validation_resize_size=32",
+    "training.number_of_workers=0",
+    "training.random_seed=3",
+    "trainer.accelerator=cpu",
+)
+
+
+def lav_command(*arguments, cwd):
+    command = [sys.executable, "-m", "lightning_automl_vision", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_folders(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    process = lav_command(*TINY, f"data.training={photos}", "data.split=stratified", "output_dir=out", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    return folder / "out", process
+
+
+def test_the_run_folder_holds_everything_that_is_documented(finished):
+    folder, _ = finished
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {
+        "result.json",
+        "metrics.jsonl",
+        "config.yaml",
+        "overrides.txt",
+        "run.log",
+        "evaluation.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "model/weights.safetensors",
+        "model/model.json",
+        "model/settings.json",
+        "model/labels.json",
+    } <= names
+
+
+def test_the_result_says_what_the_run_came_to(finished):
+    folder, process = finished
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "completed"
+    assert result["task"] == "image_classification"
+    assert result["model"] == "resnet18"
+    assert result["primary_metric"]["name"] == "accuracy"
+    assert result["primary_metric"]["value"] == result["metrics"]["accuracy"]
+    assert result["random_seed"] == 3
+    assert result["data"]["training"] + result["data"]["validation"] == 24
+    assert f"{result['primary_metric']['value']:.4f}" in process.stdout
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert max(line["accuracy"] for line in lines) == result["primary_metric"]["value"]
+
+
+def test_the_configuration_of_a_run_is_written_resolved(finished):
+    folder, _ = finished
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["training"]["learning_rate"] == 0.01
+    assert config["output_dir"] == str(folder)
+    assert (folder / "overrides.txt").read_text().splitlines()[0] == "model=resnet18"
+
+
+def test_a_finished_run_is_never_written_over(finished, photos):
+    folder, _ = finished
+    before = (folder / "result.json").read_bytes()
+    process = lav_command(*TINY, f"data.training={photos}", f"output_dir={folder}", cwd=folder.parent)
+    assert process.returncode == 2
+    assert "already holds a finished run" in process.stderr
+    assert (folder / "result.json").read_bytes() == before
+
+
+def test_the_model_folder_predicts_on_its_own(finished, photos, tmp_path):
+    folder, _ = finished
+    moved = tmp_path / "elsewhere"
+    (folder / "model").rename(moved)
+    try:
+        predictions = lav.load(moved).predict([photos / "red" / "0.png", np.zeros((50, 60, 3), np.uint8)])
+    finally:
+        moved.rename(folder / "model")
+    assert predictions[0].labels == ("blue", "green", "red")
+    assert predictions[0].scores.sum() == pytest.approx(1, abs=1e-5)
+    assert len(predictions) == 2
+
+
+def test_a_model_folder_of_an_unknown_format_is_refused(finished, tmp_path):
+    folder, _ = finished
+    card = json.loads((folder / "model" / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**card, "format_version": 99}))
+    with pytest.raises(ConfigError, match=r"format_version 99 is not known, this version reads 1"):
+        lav.load(tmp_path)
+
+
+def test_same_seed_same_digits(finished, photos, tmp_path):
+    folder, _ = finished
+    process = lav_command(*TINY, f"data.training={photos}", "data.split=stratified", "output_dir=again", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    first, again = (json.loads((path / "result.json").read_text()) for path in (folder, tmp_path / "again"))
+    assert first["metrics"] == again["metrics"]
+    weights = [(path / "model" / "weights.safetensors").read_bytes() for path in (folder, tmp_path / "again")]
+    assert weights[0] == weights[1]
+
+
+def test_python_trains_with_the_same_words(tmp_path):
+    labels = write_multilabel(tmp_path / "data")
+    result = lav.train(
+        task="image_classification_multilabel",
+        model={"name": "resnet18", "pretrained": False},
+        data={"training": labels, "test": labels},
+        training={
+            "number_of_epochs": 1,
+            "training_batch_size": 8,
+            "training_crop_size": 32,
+            "validation_crop_size": 32,
+            "validation_resize_size": 32,
+            "number_of_workers": 0,
+        },
+        trainer={"accelerator": "cpu"},
+        output_dir=tmp_path / "run",
+        quiet=True,
+    )
+    assert result.primary_metric.name == "iou"
+    assert result.as_dict() == json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result.test_metrics["iou"] is not None
+    assert lav.load(result.folder).predict([tmp_path / "data" / "0.png"])[0].labels == tuple(sorted(COLOURS))
+
+
+def test_faulty_data_fail_the_run_with_one_line_and_a_result(tmp_path):
+    photos = write_folders(tmp_path / "photos", per_class=5)
+    (photos / "red" / "broken.jpg").write_bytes(b"no picture")
+    process = lav_command(*TINY, f"data.training={photos}", "output_dir=run", cwd=tmp_path)
+    assert process.returncode == 3
+    assert "broken.jpg" in process.stderr
+    assert "Traceback" not in process.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert "broken.jpg" in result["error"]
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_what_is_dropped_is_counted_in_the_result(tmp_path):
+    photos = write_folders(tmp_path / "photos", per_class=6)
+    (photos / "red" / "broken.jpg").write_bytes(b"no picture")
+    arguments = [*TINY, f"data.training={photos}", "data.ignore_data_errors=true", "output_dir=run"]
+    process = lav_command(*arguments, "data.split=stratified", "trainer.max_steps=1", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert sum(json.loads((tmp_path / "run" / "result.json").read_text())["data"]["dropped"].values()) == 1
+
+
+def test_pretrained_weights_that_cannot_be_had_stop_the_run_before_the_data(tmp_path):
+    process = lav_command("model=resnet18", "data.training=nowhere", "output_dir=run", cwd=tmp_path)
+    assert process.returncode == 5
+    for way in ("model.weights=", "model.pretrained=false"):
+        assert way in process.stderr
+
+
+def test_a_small_set_is_refused(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(3):
+        write_picture(tmp_path / "photos" / "red" / f"{number}.png", COLOURS["red"], random)
+        write_picture(tmp_path / "photos" / "blue" / f"{number}.png", COLOURS["blue"], random)
+    with pytest.raises(DataError, match=r"data.minimum_images"):
+        lav.train(
+            model={"name": "resnet18", "pretrained": False},
+            data={"training": tmp_path / "photos"},
+            output_dir=tmp_path / "run",
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["model=vits16r224", "training.training_crop_size=256"], "vits16r224 takes 224 pixels only"),
+        (["model=resnet18", "training.layers_to_freeze=9"], "resnet18 has 5 layer groups"),
+        (["task=image_object_detection"], "no installed plugin has a model for it"),
+        (["model=resnet18", "limits.max_trials=5"], "trains one configuration a run"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(arguments, answer, tmp_path):
+    process = lav_command(*arguments, "data.training=photos", "output_dir=run", cwd=tmp_path)
+    assert process.returncode == 2
+    assert answer in process.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")))
+def test_every_experiment_runs_two_steps(experiment, photos, tmp_path):
+    training = write_multilabel(tmp_path / "data") if "multilabel" in experiment else photos
+    process = lav_command(
+        f"+experiment={experiment}",
+        f"data.training={training}",
+        "model.pretrained=false",
+        "trainer.max_steps=2",
+        "trainer.accelerator=cpu",
+        "training.number_of_workers=0",
+        "training.training_batch_size=2",
+        "output_dir=run",
+        cwd=tmp_path,
+    )
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"
+
+
+def test_a_sweep_runs_each_value_in_a_folder_of_its_own(photos, tmp_path):
+    arguments = ["-m", *TINY, f"data.training={photos}", "trainer.max_steps=1", "output_dir=sweep"]
+    process = lav_command(*arguments, "training.learning_rate=0.01,0.02", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    rates = [
+        yaml.safe_load((tmp_path / "sweep" / n / "config.yaml").read_text())["training"]["learning_rate"] for n in "01"
+    ]
+    assert rates == [0.01, 0.02]
