@@ -8,8 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from lightning_automl_vision.data.labelled import LabelledImages, read_labelled
+from lightning_automl_vision.log import LOG
 from lightning_automl_vision.settings import DataConfig
 
 MULTICLASS = "image_classification"
@@ -63,3 +65,9 @@ def read(path: Path, task: str, **keys: Any) -> LabelledImages[Any]:
 def names(images: LabelledImages[Any]) -> list[Any]:
     """The class names of each image."""
     return [[images.classes[label] for label in sample.target.labels] for sample in images.samples]
+
+
+def hear(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What is logged, also after a run has taken the logger for itself."""
+    monkeypatch.setattr(LOG, "propagate", True)
+    return caplog

@@ -16,6 +16,7 @@ from label_files import (
     SEGMENTATION,
     box,
     config,
+    hear,
     names,
     picture,
     pictures,
@@ -56,6 +57,7 @@ BOX_FAULTS = [
     (box(left=NAN), "not a number", "topX=nan"),
     (box(left=INFINITY), "not a number", "topX=inf"),
     (box(left="half"), "not a number", "topX='half'"),
+    (box(left=10**400), "not a number", "topX=inf"),
     (box(left=True), "not a number", "topX=True"),
     (box(left=None), "not a number", "topX=None"),
     (box(left=[0.1]), "not a number", "topX=[0.1]"),
@@ -314,13 +316,19 @@ def test_training_must_be_given(tmp_path: Path) -> None:
         load_data(config(tmp_path), MULTICLASS, seed=0)
 
 
-def test_images_of_both_sets_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_of_both_sets_are_pointed_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear(caplog, monkeypatch)
     training = str(write_labels(tmp_path / "set", ["cat", "dog"] * 10))
     load_data(config(tmp_path, training=training, validation=training), MULTICLASS, seed=0)
     assert "20 of its images are also in the training set" in caplog.text
 
 
-def test_rare_classes_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rare_classes_are_pointed_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear(caplog, monkeypatch)
     training = str(write_labels(tmp_path / "set", ["cat"] * 12 + ["dog"] * 3))
     load_data(config(tmp_path, training=training), MULTICLASS, seed=0)
     assert "fewer than 10 images of dog 3" in caplog.text

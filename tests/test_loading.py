@@ -87,6 +87,17 @@ def test_results_do_not_depend_on_worker_processes(samples, workers, start_metho
         assert torch.equal(found[2], expected[2])
 
 
+def test_forked_workers_do_not_wait_for_the_threads_of_this_process(samples):
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 0)
+        assert len(epoch(loader(samples, workers=2, start_method="fork"))[0]) == 20
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def test_each_epoch_has_its_own_order_and_pictures(samples):
     batches = loader(samples, transform=training_transform(), shuffle=True)
     first, second = epoch(batches, 0), epoch(batches, 1)

@@ -179,24 +179,35 @@ def test_more_frozen_groups_than_there_are_is_refused():
         freeze(classifier(), 3)
 
 
-def test_the_average_of_weights_is_validated_and_kept(tmp_path):
-    training = config(ema_decay=0.5, number_of_epochs=1, early_stopping=False)
-    plain, _ = train(tmp_path / "plain", config(number_of_epochs=1), data=batches(1))
-    start = classifier().network[4].weight.detach()
-    task, _ = train(tmp_path / "averaged", training, data=batches(1))
-    # torch starts the average with the weights after the first step
-    assert torch.equal(task.model.network[4].weight, plain.model.network[4].weight)
-    longer = config(ema_decay=0.5, number_of_epochs=1)
-    steps, _ = train(tmp_path / "two", longer, data=batches(2))
-    assert not torch.equal(steps.model.network[4].weight, start)
-    torch.testing.assert_close(steps.model.state_dict(), steps.averaged.module.state_dict())
+def test_the_average_of_weights_follows_its_formula_and_is_validated_and_kept(tmp_path):
+    training = config(ema_decay=0.2, number_of_epochs=1)
+    seen = []
+
+    class Watched(MulticlassTask):
+        def optimizer_step(self, *arguments, **options):
+            super().optimizer_step(*arguments, **options)
+            seen.append({name: value.clone() for name, value in self.model.state_dict().items()})
+
+    model = classifier()
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    task, _ = train(tmp_path, training, task=Watched(model, training, CLASSES), data=batches(4))
+    for update, weights in enumerate(seen, start=1):
+        decay = min(0.2, (1 + update) / (10 + update))
+        expected = {name: decay * mean + (1 - decay) * weights[name] for name, mean in expected.items()}
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert len(seen) == 4
+    for name in ("network.4.weight", "network.1.running_mean", "network.1.running_var"):
+        torch.testing.assert_close(best[name], expected[name])
+        assert torch.equal(task.model.state_dict()[name], best[name])
+        assert not torch.equal(best[name], seen[-1][name])
+    assert best["network.1.num_batches_tracked"] == 4
 
 
 def test_class_weights_are_inverse_frequencies_with_a_mean_of_one():
     from sklearn.utils.class_weight import compute_class_weight
 
     labels = np.array([0] * 6 + [1] * 3 + [2])
-    weights = class_weights([np.array([label]) for label in labels], 3).numpy()
+    weights = class_weights([np.array([label]) for label in labels], 3)
     balanced = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     assert weights == pytest.approx(balanced / balanced.mean())
     assert weights.mean() == pytest.approx(1)
@@ -207,7 +218,7 @@ def test_weighted_loss_weighs_classes_or_their_roots(choice, power):
     model = classifier()
     labels = [np.array([label]) for label in [0, 0, 0, 0, 1, 1, 2]]
     configure_loss(model, config(weighted_loss=choice), labels, 3)
-    torch.testing.assert_close(model.loss.class_weights, class_weights(labels, 3) ** power)
+    torch.testing.assert_close(model.loss.class_weights, torch.tensor(class_weights(labels, 3) ** power).float())
 
 
 def test_label_smoothing_of_many_labels_moves_them_towards_a_half():
@@ -260,7 +271,7 @@ def test_each_evaluation_is_a_line_with_losses_and_every_metric(tmp_path):
     lines = evaluations(tmp_path)
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert [line["step"] for line in lines] == [4, 8, 12]
-    assert {"loss_classification", "accuracy", "AUC_macro", "log_loss"} <= set(lines[0])
+    assert {"loss", "loss_classification", "accuracy", "AUC_macro", "log_loss"} <= set(lines[0])
     assert result.status == "completed"
     assert result.epochs == 3
 
@@ -296,12 +307,13 @@ def test_training_stops_after_so_many_evaluations_without_a_better_one(tmp_path)
     assert (result.best_epoch, result.best_metrics["accuracy"]) == (2, 0.6)
 
 
-def test_evaluations_within_the_delay_never_count_as_lacking_improvement(tmp_path):
-    values = [0.6, 0.5, 0.5, 0.5, 0.5, 0.5]
-    training = config(number_of_epochs=6, early_stopping_patience=2, early_stopping_delay=3)
+def test_evaluations_within_the_delay_are_not_tracked(tmp_path):
+    values = [0.6, 0.5, 0.5, 0.3, 0.3, 0.3, 0.9]
+    training = config(number_of_epochs=7, early_stopping_patience=2, early_stopping_delay=3)
     _, result = train(tmp_path, training, task=scripted(values)(classifier(), training, CLASSES))
-    assert result.epochs == 5
-    assert result.status == "stopped_early"
+    # The fourth is what the fifth and the sixth do not beat; the best of all is still the first.
+    assert (result.epochs, result.status) == (6, "stopped_early")
+    assert result.best_epoch == 1
 
 
 def test_without_early_stopping_all_epochs_are_trained(tmp_path):
@@ -354,7 +366,7 @@ def test_an_interruption_keeps_the_best_so_far(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_way_out(tmp_path):
-    with pytest.raises(TrainingError, match=r"loss is not finite in epoch 1.*Lower training.learning_rate=1"):
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, by step 1.*Lower training.learning_rate=1"):
         train(tmp_path, config(learning_rate=1.0, optimizer="sgd", weight_decay=1.0), model=exploding())
 
 

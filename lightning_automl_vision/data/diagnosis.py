@@ -5,6 +5,7 @@ Also reads what is unusual but clear: numbers written as text, a single object w
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -179,9 +180,13 @@ def _number(value: Any, name: str) -> float:
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Fault("not a number", f"{name}={shown(value)} is not a number")
-    if not np.isfinite(value):
-        raise Fault("not a number", f"{name}={value} is not a finite number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise Fault("not a number", f"{name}={number} is not a finite number")
+    return number
 
 
 def _crowd(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -83,26 +84,29 @@ class ImageDataset(Dataset[Item | VisionError]):
             )
             return Item(self._transform(pixels, (self._seed, *draw)), sample.target.labels, sample.image)
         except VisionError as error:
-            return error
+            return error.with_traceback(None)
 
 
 class ImageLoader(DataLoader[Any]):
     """Raises in the main process, as it was, the error that a worker met."""
 
     def __iter__(self) -> Iterator[Batch[Targets]]:  # type: ignore[override]
-        for batch in super().__iter__():
+        with _single_threaded_opencv():
+            batches = super().__iter__()
+        for batch in batches:
             if isinstance(batch, VisionError):
-                error = batch
                 break
             yield batch
         else:
             return
-        # Workers end now: from a cycle through the error's traceback they would be collected too late to hear of it.
+        # Workers end now, and no name here holds the error: from a cycle through its traceback they would be collected
+        # too late to be told to end, and be waited for.
         self._iterator = None
+        del batches
         try:
-            raise error
+            raise batch
         finally:
-            del error
+            del batch
 
     def check_worker_number_rationality(self) -> None:
         """No warning: there are as many workers as were asked for."""
@@ -194,6 +198,17 @@ def _indicators(labels: Sequence[IntArray], num_classes: int) -> Tensor:
     for row, indices in zip(truth, labels, strict=True):
         row[torch.from_numpy(indices)] = 1.0
     return truth
+
+
+@contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """While processes are forked: one that inherits OpenCV's threads, of which it has none, waits for them forever."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _start_worker(worker: int) -> None:

@@ -40,9 +40,8 @@ def usual_crowd(objects: Any) -> BoolArray | None:
 
 @lru_cache(maxsize=1024)
 def no_crowd(count: int) -> BoolArray:
-    crowd = np.zeros(count, dtype=np.bool_)
-    crowd.flags.writeable = False
-    return crowd
+    """One array for all images of so many objects: most have no crowd."""
+    return np.zeros(count, dtype=np.bool_)
 
 
 def masks_of(labels: list[int], polygons: tuple[tuple[FloatArray, ...], ...], crowd: BoolArray) -> Masks:

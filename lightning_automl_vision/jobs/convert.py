@@ -29,6 +29,7 @@ def run(settings: Settings) -> None:
 
 def convert(task: str, source: str, output: str, config: DataConfig) -> int:
     """Read, check and write; says in one line what was written and gives the number of lines."""
+    from lightning_automl_vision.data.classes import shown_names
     from lightning_automl_vision.data.labelled import read_labelled
     from lightning_automl_vision.data.rows import is_pattern
     from lightning_automl_vision.data.writing import jsonl_lines, write_atomically
@@ -47,7 +48,7 @@ def convert(task: str, source: str, output: str, config: DataConfig) -> int:
     kind = "labels" if task.startswith("image_classification") else "objects"
     dropped = ", ".join(f"{reason} {number}" for reason, number in sorted(images.dropped.items()))
     print(
-        f"{output}: {count} images, {labels} {kind}, {len(images.classes)} classes ({', '.join(images.classes)})"
+        f"{output}: {count} images, {labels} {kind}, {len(images.classes)} classes ({shown_names(images.classes)})"
         + (f"; dropped: {dropped}." if dropped else ".")
     )
     return count

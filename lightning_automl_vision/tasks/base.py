@@ -1,7 +1,8 @@
-"""What every task does with a model: sum its losses, collect its predictions, publish both once an evaluation."""
+"""What every task does with a model: sum its losses, collect its predictions, compute the metrics of all images."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -9,12 +10,13 @@ from typing import Any, Generic, TypeVar
 import lightning as L
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_automl_vision.errors import TrainingError
 from lightning_automl_vision.models import Batch, Targets, VisionModel
 from lightning_automl_vision.settings import TrainingConfig
-from lightning_automl_vision.training.freezing import keep_frozen
+from lightning_automl_vision.training.averaging import AveragedWeights
+from lightning_automl_vision.training.freezing import frozen_norms
+from lightning_automl_vision.training.losses import LossMeter
 from lightning_automl_vision.training.optimizers import make_optimizer
 from lightning_automl_vision.training.schedules import factor_of
 
@@ -22,38 +24,30 @@ T = TypeVar("T", bound=Targets)
 P = TypeVar("P")
 
 
-def _moving_average(decay: float) -> Any:
-    average: Any = get_ema_multi_avg_fn  # untyped in torch
-    return average(decay)
-
-
 class VisionTask(L.LightningModule, ABC, Generic[T, P]):
-    """Losses are added up on the device and read once an evaluation: a logged scalar costs as much as a whole step."""
+    """Trains any model. Nothing is logged in a step: one logged scalar costs as much as the whole trainer."""
 
     primary_metric: str
     mode = "max"
+    publish_every = 50  # training steps between two lines of a tracker
 
     def __init__(self, model: VisionModel[T, P], training: TrainingConfig, classes: Sequence[str]) -> None:
         super().__init__()
         self.model = model
         self.config = training
         self.classes = tuple(classes)
-        self.averaged = (
-            AveragedModel(model, multi_avg_fn=_moving_average(training.ema_decay), use_buffers=True)
-            if training.ema_decay
-            else None
-        )
+        self.averaged = AveragedWeights(model, training.ema_decay) if training.ema_decay else None
         self.metrics: Mapping[str, float] = {}
-        self._losses: dict[str, Tensor] = {}
-        self._steps = 0
+        self.last_loss: Tensor | None = None
+        self._meter = LossMeter()
+        self._batches = 0
+        self._frozen_norms = frozen_norms(model, training.layers_to_freeze)
 
     @property
     def evaluated(self) -> VisionModel[T, P]:
         """The weights that are validated and saved."""
-        if self.averaged is None:
-            return self.model
-        module: Any = self.averaged.module
-        evaluated: VisionModel[T, P] = module
+        averaged: Any = self.model if self.averaged is None else self.averaged.model
+        evaluated: VisionModel[T, P] = averaged
         return evaluated
 
     @abstractmethod
@@ -64,13 +58,55 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
     def compute(self) -> dict[str, float]:
         """Every metric over all that was collected, which is forgotten."""
 
-    def training_step(self, batch: Batch[T], _: int) -> Tensor:
+    def keep_evaluation(self) -> None:
+        """Called when the last evaluation is the best so far."""
+
+    def recall_evaluation(self) -> None:
+        """Called after training, when the model holds the best evaluation's weights again."""
+
+    def training_step(self, batch: Batch[T], index: int) -> Tensor:
         losses = self.model.losses(batch)
-        for name, loss in losses.items():
-            previous = self._losses.get(name)
-            self._losses[name] = loss.detach() if previous is None else previous + loss.detach()
-        self._steps += 1
-        return torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
+        loss = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
+        self._meter.add(losses)
+        self.last_loss = total = loss.detach()
+        self._batches += 1
+        if self._batches % self.publish_every == 0:
+            self._publish(self._meter.recent())
+        elif total.device.type == "cpu" and not math.isfinite(total):  # elsewhere looking would mean waiting
+            self._refuse(self._meter.recent())
+        return loss * self._share(index)
+
+    def _share(self, index: int) -> float:
+        """What makes the short last window of a gradient accumulation a mean over its own batches."""
+        window, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
+        short = batches % window
+        return window / short if short and index >= batches - short else 1.0
+
+    def _publish(self, losses: Mapping[str, float]) -> None:
+        self._refuse(losses)
+        values = {**named(losses), "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"]}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values, step=self.global_step)
+
+    def training_losses(self) -> dict[str, float]:
+        """The mean of each loss, and of their sum, since this was last asked for."""
+        losses = self._meter.mean()
+        self._refuse(losses)
+        return named(losses)
+
+    def _refuse(self, losses: Mapping[str, float]) -> None:
+        faulty = next((name for name, loss in losses.items() if not math.isfinite(loss)), None)
+        if faulty is None:
+            return
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        raise TrainingError(
+            f"The {faulty} loss is {losses[faulty]} in epoch {self.current_epoch + 1}, by step {self.global_step + 1},"
+            f" with the learning rate at {rate:.3g}. Lower training.learning_rate={self.config.learning_rate:g}, set"
+            " training.gradient_clip=1, or raise training.warmup_cosine_lr_warmup_epochs."
+        )
+
+    def on_train_epoch_end(self) -> None:
+        self._refuse(self._meter.recent())
 
     def validation_step(self, batch: Batch[T], _: int) -> None:
         self.collect(self.evaluated.predict(batch), batch)
@@ -78,35 +114,29 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
     def on_validation_epoch_end(self) -> None:
         self.metrics = self.compute()
 
-    def training_losses(self) -> dict[str, float]:
-        """The mean of each loss since it was last asked for; TrainingError if one is not finite."""
-        means = {name: float(total) / self._steps for name, total in self._losses.items()}
-        self._losses, self._steps = {}, 0
-        faulty = [name for name, mean in means.items() if not -float("inf") < mean < float("inf")]
-        if faulty:
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise TrainingError(
-                f"The {faulty[0]} loss is not finite in epoch {self.current_epoch + 1}, by step {self.global_step},"
-                f" with the learning rate at {rate:.3g}. Lower training.learning_rate={self.config.learning_rate:g},"
-                " set training.gradient_clip=1, or raise training.warmup_cosine_lr_warmup_epochs."
-            )
-        return means
+    def transfer_batch_to_device(self, batch: Batch[T], device: torch.device, dataloader_idx: int) -> Batch[T]:
+        return batch.to(device, non_blocking=True)
 
     def train(self, mode: bool = True) -> VisionTask[T, P]:
         super().train(mode)
-        if mode:
-            keep_frozen(self.model)
+        for norm in self._frozen_norms:
+            norm.eval()
         return self
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model.parameters(), self.config)
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
-        per_epoch = max(-(-self.trainer.num_training_batches // self.trainer.accumulate_grad_batches), 1)
-        factor = factor_of(self.config, steps_per_epoch=int(per_epoch), total=total)
+        total = int(self.trainer.estimated_stepping_batches)  # counts the batches first
+        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        factor = factor_of(self.config, steps_per_epoch=max(per_epoch, 1), total=max(total, 1))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
         if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+            self.averaged.update(self.model)
+
+
+def named(losses: Mapping[str, float]) -> dict[str, float]:
+    """Losses as they are written: their sum, and each by its name."""
+    return {"loss": math.fsum(losses.values()), **{f"loss_{name}": loss for name, loss in losses.items()}}

@@ -15,6 +15,8 @@ from lightning_automl_vision.tasks.base import VisionTask
 
 
 class ClassificationTask(VisionTask[Targets, ScoredLabels]):
+    """``scores`` and ``labels`` are those of the last ``compute``; after a training, of its best evaluation."""
+
     multilabel: ClassVar[bool]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -23,6 +25,7 @@ class ClassificationTask(VisionTask[Targets, ScoredLabels]):
         self._labels: list[NDArray[Any]] = []
         self.scores: Scores = np.empty((0, len(self.classes)), np.float32)
         self.labels: NDArray[Any] = np.empty(0, np.int64)
+        self._kept = (self.scores, self.labels)
 
     def collect(self, predictions: Sequence[ScoredLabels], batch: Batch[Targets]) -> None:
         self._scores.extend(prediction.scores for prediction in predictions)
@@ -32,6 +35,13 @@ class ClassificationTask(VisionTask[Targets, ScoredLabels]):
         self.scores, self.labels = np.stack(self._scores), np.concatenate(self._labels)
         self._scores, self._labels = [], []
         return classification_metrics(self.scores, self.labels, multilabel=self.multilabel, classes=self.classes)
+
+    def keep_evaluation(self) -> None:
+        self._kept = (self.scores, self.labels)
+
+    def recall_evaluation(self) -> None:
+        self.scores, self.labels = self._kept
+        self._scores, self._labels = [], []
 
 
 class MulticlassTask(ClassificationTask):

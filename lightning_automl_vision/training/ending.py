@@ -15,6 +15,8 @@ import lightning as L
 
 from lightning_automl_vision.log import LOG
 
+COMPLETED, STOPPED_EARLY, TIMEOUT, INTERRUPTED = "completed", "stopped_early", "timeout", "interrupted"
+
 
 @dataclass
 class Ending(L.Callback):
@@ -26,17 +28,32 @@ class Ending(L.Callback):
     reason: str | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if self.reason == "interrupted":
-            trainer.should_stop = True
-            trainer.limit_val_batches = 0
+        if self.reason == INTERRUPTED:
+            self._stop_now(trainer)
         elif self.max_steps is not None and trainer.global_step >= self.max_steps:
-            self._stop(trainer, "completed")
-        elif time.monotonic() - self.started > self.seconds:
-            self._stop(trainer, "timeout")
+            self._stop_after_evaluation(trainer, COMPLETED)
+        elif self._is_over and not _is_last_step(trainer):
+            self._stop_after_evaluation(trainer, TIMEOUT)
 
-    def _stop(self, trainer: L.Trainer, reason: str) -> None:
+    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Time that an evaluation used up need not cost another step and another evaluation."""
+        if self.reason == INTERRUPTED:
+            self._stop_now(trainer)
+        elif self._is_over and self.reason is None and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self.reason = TIMEOUT
+            trainer.should_stop = True
+
+    @property
+    def _is_over(self) -> bool:
+        return time.monotonic() - self.started > self.seconds
+
+    def _stop_after_evaluation(self, trainer: L.Trainer, reason: str) -> None:
         self.reason = reason
         trainer.check_val_every_n_epoch = 1
+        trainer.should_stop = True
+
+    def _stop_now(self, trainer: L.Trainer) -> None:
+        trainer.limit_val_batches = 0
         trainer.should_stop = True
 
     @contextmanager
@@ -48,11 +65,17 @@ class Ending(L.Callback):
         previous = signal.signal(signal.SIGINT, self._interrupted)
         try:
             yield
+        except (KeyboardInterrupt, SystemExit):  # the trainer turns the one into the other
+            self.reason = INTERRUPTED
         finally:
             signal.signal(signal.SIGINT, previous)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        if self.reason == "interrupted":
+        if self.reason == INTERRUPTED:
             raise KeyboardInterrupt
-        self.reason = "interrupted"
+        self.reason = INTERRUPTED
         LOG.warning("Interrupted: training ends after this step. Once more ends it at once.")
+
+
+def _is_last_step(trainer: L.Trainer) -> bool:
+    return trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs

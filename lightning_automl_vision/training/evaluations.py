@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,100 +15,109 @@ from lightning_automl_vision.log import LOG
 from lightning_automl_vision.run import finite
 from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.tasks.base import VisionTask
+from lightning_automl_vision.training.early_stopping import NAN, EarlyStopping, improves
 
-Trainer = L.Trainer
 Task = VisionTask[Any, Any]
 
 
 @dataclass
 class Evaluations(L.Callback):
-    """Keeps the first best epoch, and stops after ``patience`` evaluations without a better one.
-
-    Improvement is tracked after the first ``early_stopping_delay`` evaluations: those never count as lacking it.
-    """
+    """Keeps the first best epoch of all, undefined metrics last, and says when early stopping asks to end."""
 
     folder: Path
     training: TrainingConfig
+    started: float
     epochs: int = 0
-    count: int = 0
-    without_improvement: int = 0
     best_epoch: int | None = None
     best_metrics: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
-    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._stopping = EarlyStopping(self.training.early_stopping_patience, self.training.early_stopping_delay)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
 
     @property
     def best(self) -> Path:
-        return self.folder / "checkpoints" / "best.ckpt"
+        return self.checkpoints / "best.ckpt"
 
-    def on_fit_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
-        self.best.parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        for left in (self.folder / "metrics.jsonl", *self.checkpoints.glob("*.ckpt")):
+            left.unlink(missing_ok=True)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
-        self.epochs += 1
-        if trainer.current_epoch + 1 == trainer.max_epochs:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.epochs = trainer.current_epoch + 1
+        if self.epochs == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1  # the last epoch is evaluated in any case
 
-    def on_validation_end(self, trainer: Trainer, task: Task) -> None:  # type: ignore[override]
-        self.count += 1
-        losses = task.training_losses()
-        self._write_line(trainer, task, losses)
-        if self._improves(task):
-            self.best_epoch, self.best_metrics = trainer.current_epoch + 1, dict(task.metrics)
-            self.without_improvement = 0
-            best = {
-                "epoch": self.best_epoch,
-                "step": trainer.global_step,
-                "metrics": self.best_metrics,
-                "state_dict": task.evaluated.state_dict(),
-            }
-            save(best, self.best)
-        elif self.count > self.training.early_stopping_delay:
-            self.without_improvement += 1
-        trainer.save_checkpoint(self.folder / "checkpoints" / "last.part")
-        os.replace(self.folder / "checkpoints" / "last.part", self.folder / "checkpoints" / "last.ckpt")
-        if self.training.early_stopping and self.without_improvement >= self.training.early_stopping_patience:
+    def on_validation_end(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
+        metrics = {name: float(value) for name, value in task.metrics.items()}
+        value = metrics.get(task.primary_metric, NAN)
+        best = self.best_epoch is None or improves(value, self.best_metrics.get(task.primary_metric, NAN))
+        if best:
+            self.best_epoch, self.best_metrics = self.epochs, metrics
+        self._publish(trainer, task, metrics, best=best)
+        if best:
+            self._save_best(trainer, task)
+        self._save_trainer(trainer, "last.ckpt")
+        if self._stopping.observe(value) and self.training.early_stopping and self.epochs < (trainer.max_epochs or 0):
             self.stopped_early = trainer.should_stop = True
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
-        epoch, frequency = trainer.current_epoch + 1, self.training.checkpoint_frequency
-        if frequency and epoch % frequency == 0:
-            path = self.folder / "checkpoints" / f"epoch_{epoch:04}.ckpt"
-            trainer.save_checkpoint(path.with_suffix(".part"))
-            os.replace(path.with_suffix(".part"), path)
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        frequency = self.training.checkpoint_frequency
+        if frequency and self.epochs % frequency == 0:
+            self._save_trainer(trainer, f"epoch_{self.epochs:04}.ckpt")
 
-    def _improves(self, task: Task) -> bool:
-        value = task.metrics.get(task.primary_metric, float("nan"))
-        previous = self.best_metrics.get(task.primary_metric, float("nan"))
-        return self.best_epoch is None or value > previous or (previous != previous and value == value)
+    def _save_best(self, trainer: L.Trainer, task: Task) -> None:
+        """Weights only: what is validated, without what training on would need."""
+        task.keep_evaluation()
+        values = {
+            "epoch": self.best_epoch,
+            "step": trainer.global_step,
+            "metrics": self.best_metrics,
+            "state_dict": task.evaluated.state_dict(),
+        }
+        part = self.best.with_suffix(".part")
+        torch.save(values, part)
+        part.replace(self.best)
 
-    def _write_line(self, trainer: Trainer, task: Task, losses: dict[str, float]) -> None:
+    def _save_trainer(self, trainer: L.Trainer, name: str) -> None:
+        part = (self.checkpoints / name).with_suffix(".part")
+        trainer.save_checkpoint(part)
+        part.replace(self.checkpoints / name)
+
+    def _publish(self, trainer: L.Trainer, task: Task, metrics: dict[str, float], *, best: bool) -> None:
+        losses = task.training_losses()
         line = {
-            "epoch": trainer.current_epoch + 1,
+            "epoch": self.epochs,
             "step": trainer.global_step,
             "seconds": round(time.monotonic() - self.started, 3),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            **{f"loss_{name}": loss for name, loss in losses.items()},
-            **task.metrics,
+            **losses,
+            **metrics,
         }
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(line)) + "\n")
+            file.write(json.dumps(finite(line), allow_nan=False) + "\n")
         for logger in trainer.loggers:
-            values = {name: value for name, value in line.items() if value == value}
-            logger.log_metrics(values, step=trainer.global_step)
+            logger.log_metrics({name: value for name, value in line.items() if value == value}, trainer.global_step)
+            logger.save()
         LOG.info(
-            "epoch %d of %s: %s %.4f, %s",
-            line["epoch"],
+            "epoch %d of %s: %s %.4f%s, loss %.4f, %s, %s left",
+            self.epochs,
             trainer.max_epochs,
             task.primary_metric,
-            task.metrics.get(task.primary_metric, float("nan")),
-            ", ".join(f"{name} loss {loss:.4f}" for name, loss in losses.items()),
+            metrics.get(task.primary_metric, NAN),
+            " (best)" if best else "",
+            losses.get("loss", NAN),
+            span(line["seconds"]),
+            span(line["seconds"] / self.epochs * ((trainer.max_epochs or 0) - self.epochs)),
         )
 
 
-def save(values: dict[str, Any], path: Path) -> None:
-    """The whole file, or the one that was there before."""
-    part = path.with_suffix(".part")
-    torch.save(values, part)
-    part.replace(path)
+def span(seconds: float) -> str:
+    """As hours, minutes and seconds, such as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

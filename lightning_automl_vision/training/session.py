@@ -20,7 +20,8 @@ from lightning_automl_vision.run import RunFolder, write_json
 from lightning_automl_vision.specs import TASKS, ModelSpec
 from lightning_automl_vision.tasks.classification import ClassificationTask
 from lightning_automl_vision.training.class_weights import configure_loss
-from lightning_automl_vision.training.fit import FitResult, check_trainer, fit
+from lightning_automl_vision.training.devices import check_trainer
+from lightning_automl_vision.training.fit import FitResult, fit
 from lightning_automl_vision.training.freezing import freeze
 from lightning_automl_vision.training.start_weights import load_start_weights
 from lightning_automl_vision.training.trackers import make_trackers
@@ -52,7 +53,7 @@ class TrainingSession:
         )
         if settings.model.weights is not None:
             load_start_weights(model, settings.model.weights)
-        freeze(model, training.layers_to_freeze)
+        freeze(model, training.layers_to_freeze, settings.model.name)
         labels = (sample.target.labels for sample in data.training.samples)
         configure_loss(model, training, labels, len(data.classes))
         task = resolve_name(TASKS[settings.task.name].builder)(model, training, data.classes)

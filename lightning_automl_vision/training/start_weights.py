@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning_automl_vision.log import LOG
 from lightning_automl_vision.models import VisionModel
 
 _PREFIXES = ("module.", "model.", "network.")
+_NAMED = 6
 
 
 def load_start_weights(model: VisionModel[Any, Any], file: str) -> None:
@@ -31,8 +33,20 @@ def load_start_weights(model: VisionModel[Any, Any], file: str) -> None:
             " Choose the model that the file was made for."
         )
     backbone.load_state_dict(fitting, strict=False)
-    left = [name for name in own if own[name] not in fitting]
-    LOG.info("%s: %d of %d tensors loaded%s", file, len(fitting), len(own), f"; new: {', '.join(left)}" if left else "")
+    report(file, loaded=len(fitting), new=[name for name in own if own[name] not in fitting])
+
+
+def report(file: str, *, loaded: int, new: Sequence[str]) -> None:
+    """What was left out is named; when that is most of the model it is a warning, for then the file is hardly meant."""
+    names = ", ".join([*new[:_NAMED], *(["..."] if len(new) > _NAMED else [])])
+    LOG.log(
+        logging.WARNING if len(new) > loaded else logging.INFO,
+        "model.weights=%s: %d of %d tensors loaded%s",
+        file,
+        loaded,
+        loaded + len(new),
+        f"; these start anew: {names}" if new else "",
+    )
 
 
 def read_tensors(file: Path) -> Mapping[str, Tensor]:
@@ -52,7 +66,7 @@ def read_tensors(file: Path) -> Mapping[str, Tensor]:
         ) from None
     except Exception as error:  # safetensors, zip and torch each have their own
         raise WeightsError(f"model.weights={file}: it cannot be read: {' '.join(str(error).split())[:200]}") from None
-    for nest in ("state_dict", "model"):
+    for nest in ("state_dict", "model_state_dict", "model"):
         if isinstance(values, dict) and isinstance(values.get(nest), dict):
             values = values[nest]
     if not isinstance(values, dict) or not any(isinstance(value, Tensor) for value in values.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,14 @@ from lightning.pytorch.loggers import Logger
 
 from lightning_automl_vision.errors import ConfigError
 
+# Faults of a tracker are nobody else's business; MLflow's telemetry is off from the package's own import on.
+_SILENT = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+
 
 def make_trackers(config: Mapping[str, Any]) -> list[Logger]:
     """One for each node of the ``logger`` group; ConfigError with the pip command when its package is missing."""
+    for variable, value in _SILENT.items():
+        os.environ.setdefault(variable, value)
     return [_tracker(name, node) for name, node in config.items()]
 
 

@@ -51,7 +51,7 @@ def read(source: Source) -> Iterator[Row]:
         label, places, raster = [], [], None
         for annotation in by_image[image["id"]]:
             try:
-                value, size = _object(annotation, names, masks)
+                value, size = _object(annotation, names, masks, pixels)
             except ValueError as error:
                 source.faults.drop("unreadable annotation", _place(path, annotation), str(error))
                 continue
@@ -64,9 +64,7 @@ def read(source: Source) -> Iterator[Row]:
         group = None if source.key is None else image.get(source.key)
         name, claimed = image.get("file_name", ""), _claimed(image)
         place = f"{path}: image {image['id']}"
-        # A run-length mask has a size of its own; what is traced from it is in its pixels.
-        in_pixels = pixels or raster is not None
-        yield Row(name, label, place, 0, base, group, places, in_pixels, raster or claimed, raster is not None)
+        yield Row(name, label, place, 0, base, group, places, pixels, raster or claimed, raster is not None)
 
 
 def _documents(folder: str) -> list[str]:
@@ -125,7 +123,7 @@ def _in_pixels(annotations: list[dict[str, Any]]) -> bool:
 
 
 def _object(
-    annotation: dict[str, Any], names: dict[object, str], masks: bool
+    annotation: dict[str, Any], names: dict[object, str], masks: bool, pixels: bool
 ) -> tuple[dict[str, Any], tuple[int, int] | None]:
     """The object as a JSONL line has it, and the size of the mask it was traced from."""
     category = annotation.get("category_id")
@@ -141,8 +139,11 @@ def _object(
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         mask = rle_mask(segmentation)
-        parts = [part.ravel().tolist() for part in mask_to_polygons(mask)]
-        return {**value, "polygon": parts}, (mask.shape[1], mask.shape[0])
+        size = (mask.shape[1], mask.shape[0])
+        # In a file of shares, what is traced becomes shares of the mask.
+        scale = (1, 1) if pixels else size
+        parts = [(part / scale).ravel().tolist() for part in mask_to_polygons(mask)]
+        return {**value, "polygon": parts}, size
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError(f"segmentation={shown(segmentation)} is neither polygons nor a run-length mask")
     return {**value, "polygon": segmentation}, None

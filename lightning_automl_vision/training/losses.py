@@ -1,0 +1,41 @@
+"""Means of named losses that are read from the device only when someone asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+Means = dict[str, float]
+
+
+class LossMeter:
+    """Sums stay on the device: reading one in each step would make the host wait for it."""
+
+    def __init__(self) -> None:
+        self._window: dict[str, Tensor] = {}
+        self._window_steps = 0
+        self._totals: Means = {}
+        self._steps = 0
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            so_far = self._window.get(name)
+            self._window[name] = loss.detach() if so_far is None else so_far + loss.detach()
+        self._window_steps += 1
+
+    def recent(self) -> Means:
+        """Over the steps since this, or ``mean``, was last asked for; empty when there were none."""
+        sums = {name: float(total) for name, total in self._window.items()}
+        steps, self._window, self._window_steps = self._window_steps, {}, 0
+        for name, total in sums.items():
+            self._totals[name] = self._totals.get(name, 0.0) + total
+        self._steps += steps
+        return {name: total / steps for name, total in sums.items()}
+
+    def mean(self) -> Means:
+        """Over the steps since this was last asked for."""
+        self.recent()
+        means = {name: total / self._steps for name, total in self._totals.items()}
+        self._totals, self._steps = {}, 0
+        return means
