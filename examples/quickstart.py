@@ -18,10 +18,10 @@ SIDE = 96
 
 
 def draw(shape: str, random: np.random.Generator) -> np.ndarray:
-    """One shape of a random colour, size and place on a noisy background."""
-    image = np.full((SIDE, SIDE, 3), random.integers(0, 256, 3), np.uint8)
-    color = tuple(int(value) for value in (image[0, 0].astype(int) + random.integers(80, 176, 3)) % 256)
-    radius = int(random.integers(14, 30))
+    """One shape of a random bright colour, size and place on a dark, noisy background."""
+    image = np.full((SIDE, SIDE, 3), random.integers(0, 90, 3), np.uint8)
+    color = tuple(int(value) for value in random.integers(150, 256, 3))
+    radius = int(random.integers(16, 34))
     x, y = (int(value) for value in random.integers(radius, SIDE - radius, 2))
     if shape == "circle":
         cv2.circle(image, (x, y), radius, color, -1, cv2.LINE_AA)

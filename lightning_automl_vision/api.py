@@ -17,6 +17,7 @@ from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.config_errors import explain
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.log import on_console
 from lightning_automl_vision.result import Result
 
 
@@ -28,7 +29,9 @@ def train(*, experiment: str | None = None, **keys: Any) -> Result:
     """
     from lightning_automl_vision.jobs.train import train_model
 
-    return train_model(settings(experiment=experiment, **keys))
+    asked = settings(experiment=experiment, **keys)
+    with on_console(quiet=asked.quiet):
+        return train_model(asked)
 
 
 def settings(*, experiment: str | None = None, **keys: Any) -> Settings:

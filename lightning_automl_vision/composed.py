@@ -67,8 +67,14 @@ class Settings:
 
     @property
     def model_parameters(self) -> dict[str, Any]:
-        """What the plugin's builder takes: the model's keys, without those the core answers itself."""
-        return {name: value for name, value in asdict(self.model).items() if name not in ("name", "weights")}
+        """What the plugin's builder takes: the model's keys, without those the core answers itself.
+
+        A local file takes the place of published weights.
+        """
+        values = {name: value for name, value in asdict(self.model).items() if name not in ("name", "weights")}
+        if "pretrained" in values and self.model.weights is not None:
+            values["pretrained"] = False
+        return values
 
     def as_dict(self) -> dict[str, Any]:
         config = OmegaConf.create({name: getattr(self, name) for name in _names(Settings) if name != "overrides"})

@@ -75,7 +75,6 @@ def typed_nodes() -> Mapping[tuple[str, str], Any]:
     for task in TASKS.values():
         nodes["task", task.name] = TaskConfig(name=task.name, primary_metric=task.primary_metric)
         nodes["model", f"default_for_{task.name}"] = _default_model(task)
-        nodes["augment", f"default_for_{task.name}"] = AugmentConfig
     for spec in model_specs().values():
         for name in (spec.name, *spec.aliases):
             nodes["model", name] = spec.config(name=spec.name)

@@ -86,7 +86,14 @@ class DescribedKey(NamedTuple):
         return f"{kind}, {self.key.range}" if self.key.range else kind
 
 
-_TYPES = {"str": "text", "bool": "true or false", "int": "integer", "float": "number", "list[float]": "numbers"}
+_TYPES = {
+    "str": "text",
+    "bool": "true or false",
+    "int": "integer",
+    "float": "number",
+    "list[float]": "numbers",
+    "list[str]": "texts",
+}
 
 
 def described(node: Any, prefix: str) -> Iterator[DescribedKey]:

@@ -11,18 +11,40 @@ LOG = logging.getLogger("lightning_automl_vision")
 
 
 @contextmanager
-def logging_to(file: Path, *, quiet: bool) -> Iterator[None]:
-    """Send log lines to the file and, unless quiet, to stderr; warnings are always shown."""
+def on_console(*, quiet: bool) -> Iterator[None]:
+    """Show log lines on stderr; a quiet run shows its warnings only."""
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING if quiet else logging.INFO)
     console.setFormatter(logging.Formatter("%(message)s"))
-    record = logging.FileHandler(file, encoding="utf-8", delay=True)
+    with _handled_by(console):
+        yield
+
+
+@contextmanager
+def in_file(path: Path) -> Iterator[None]:
+    """Write log lines to a file, with their time."""
+    record = logging.FileHandler(path, encoding="utf-8", delay=True)
     record.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    with _handled_by(record):
+        try:
+            yield
+        except BaseException as error:
+            # The console's line is written by whoever catches it; the file shall say the same.
+            reason = str(error) or type(error).__name__
+            record.handle(LOG.makeRecord(LOG.name, logging.ERROR, __file__, 0, reason, (), None))
+            raise
+
+
+@contextmanager
+def _handled_by(handler: logging.Handler) -> Iterator[None]:
+    level, propagate = LOG.level, LOG.propagate
+    LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
-    LOG.handlers = [console, record]
     try:
         yield
     finally:
-        LOG.handlers = []
-        record.close()
+        LOG.removeHandler(handler)
+        LOG.setLevel(level)
+        LOG.propagate = propagate
+        handler.close()

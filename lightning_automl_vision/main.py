@@ -20,6 +20,7 @@ from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.config_errors import explain
 from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError
 from lightning_automl_vision.help import help_text
+from lightning_automl_vision.log import on_console
 
 DEBUG = "LAV_DEBUG"
 
@@ -48,7 +49,9 @@ def main() -> None:
 def run(config: DictConfig, overrides: Sequence[str]) -> float | None:
     """Do the composed job and give the primary metric, where the verb has one."""
     settings = Settings.from_config(config, tuple(overrides))
-    outcome: float | None = import_module(f"lightning_automl_vision.jobs.{settings.job.name}").run(settings)
+    job = import_module(f"lightning_automl_vision.jobs.{settings.job.name}")
+    with on_console(quiet=settings.quiet):
+        outcome: float | None = job.run(settings)
     return outcome
 
 

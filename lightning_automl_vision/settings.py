@@ -68,8 +68,10 @@ class DataConfig:
         200_000_000, "Pictures of more pixels than this are a fault: they may be decompression bombs.", minimum=1
     )
     confine_images: bool = key(True, "Refuse relative image names that lead out of the folder they are relative to.")
-    url_prefixes: dict[str, str] = key(
-        {}, "What a prefix of an image name stands for, such as {'azureml://datastores/mine/paths/': '/mnt/images/'}."
+    url_prefixes: list[str] = key(
+        [],
+        "What the beginning of an image name stands for, as BEGINNING=PLACE,"
+        " such as ['azureml://datastores/mine/paths/=/mnt/images/'].",
     )
     encoding: str = key("utf-8", "The encoding of text files; a byte-order mark is understood.")
     cache: str | None = key(

@@ -372,8 +372,17 @@ def test_a_resizing_survives_its_settings(resize):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"resize": "stretch"}, "resize='stretch' is not known"), ({"validation_crop_size": "80"}, "must be an integer")],
+    [
+        ({"resize": "stretch"}, "resize='stretch' is not known"),
+        ({"valid_crop_size": "80"}, "must be an integer"),
+        ({"validation_crop_size": 9}, "differ. Keep one"),
+    ],
 )
 def test_settings_that_are_not_understood_are_refused(change, message):
     with pytest.raises(ConfigError, match=f"^settings.json: .*{message}"):
         resizing_from_settings({**CenterCrop().as_settings(), **change}, source="settings.json")
+
+
+def test_settings_may_be_spelt_as_the_configuration_spells_them():
+    settings = {"resize": "crop", "validation_resize_size": 90, "validation_crop_size": 80}
+    assert resizing_from_settings(settings, source="settings.json") == CenterCrop(resize=90, size=80)

@@ -119,7 +119,7 @@ def test_image_names_relative_absolute_url_and_mapped(tmp_path: Path) -> None:
     urls += [str(picture(tmp_path / "d.png")), "azureml://datastores/x/paths/a.png"]
     lines = [{"image_url": url, "label": "cat"} for url in urls]
     picture(tmp_path / "mapped" / "a.png")
-    prefixes = {"azureml://datastores/x/paths/": f"{tmp_path}/mapped/"}
+    prefixes = [f"azureml://datastores/x/paths/={tmp_path}/mapped/"]
     path = write_lines(tmp_path / "set" / "train.jsonl", lines)
     assert len(read(path, MULTICLASS, url_prefixes=prefixes, confine_images=False)) == 5
 

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from lightning_automl_vision.data.urls import local_path, read_bytes, resolve_image
-from lightning_automl_vision.errors import DataError
+from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.settings import DataConfig
 
 
@@ -47,14 +47,19 @@ def test_an_escaped_name_does_not_leave_a_url_either():
 
 
 def test_the_longest_matching_prefix_wins():
-    prefixes = {"azureml://datastores/a/": "/mnt/a", "azureml://datastores/a/paths/deep/": "s3://bucket/deep/"}
+    prefixes = ["azureml://datastores/a/=/mnt/a", "azureml://datastores/a/paths/deep/=s3://bucket/deep/"]
     assert resolved("azureml://datastores/a/x.jpg", url_prefixes=prefixes) == "/mnt/a/x.jpg"
     assert resolved("azureml://datastores/a/paths/deep/x.jpg", url_prefixes=prefixes) == "s3://bucket/deep/x.jpg"
 
 
 def test_a_mapped_name_must_stay_below_what_its_prefix_stands_for():
     with pytest.raises(DataError, match="leads out of AmlDatastore://store/,"):
-        resolved("AmlDatastore://store/../../etc/passwd", url_prefixes={"AmlDatastore://store/": "/mnt/store"})
+        resolved("AmlDatastore://store/../../etc/passwd", url_prefixes=["AmlDatastore://store/=/mnt/store"])
+
+
+def test_a_prefix_that_stands_for_nothing_is_refused():
+    with pytest.raises(ConfigError, match="'azureml://x/' is not of the form BEGINNING=PLACE"):
+        resolved("azureml://x/a.jpg", url_prefixes=["azureml://x/"])
 
 
 @pytest.mark.parametrize(
@@ -67,8 +72,8 @@ def test_a_mapped_name_must_stay_below_what_its_prefix_stands_for():
 def test_an_azure_name_without_a_prefix_shows_the_key_that_maps_it(name, prefix):
     with pytest.raises(DataError) as caught:
         resolved(name)
-    assert f"data.url_prefixes={{'{prefix}': " in str(caught.value)
-    assert resolved(name, url_prefixes={prefix: "/mnt"}).startswith("/mnt/")
+    assert f"data.url_prefixes=['{prefix}=" in str(caught.value)
+    assert resolved(name, url_prefixes=[f"{prefix}=/mnt"]).startswith("/mnt/")
 
 
 def test_local_files_are_read_by_path_and_by_file_url(tmp_path):

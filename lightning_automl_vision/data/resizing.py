@@ -33,7 +33,7 @@ class Resizing(ABC):
 
     @abstractmethod
     def as_settings(self) -> dict[str, Any]:
-        """What ``resizing_from_settings`` takes, under the names of the configuration."""
+        """What ``resizing_from_settings`` takes, under the documented names of a model's settings."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class CenterCrop(Resizing):
         return max(self.resize, self.size)
 
     def as_settings(self) -> dict[str, Any]:
-        return {"resize": self.name, "validation_resize_size": self.resize, "validation_crop_size": self.size}
+        return {"resize": self.name, "valid_resize_size": self.resize, "valid_crop_size": self.size}
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Letterbox(Resizing):
         return self.size
 
     def as_settings(self) -> dict[str, Any]:
-        return {"resize": self.name, "validation_crop_size": self.size, "fill": self.fill}
+        return {"resize": self.name, "valid_crop_size": self.size, "fill": self.fill}
 
 
 def resizing_of(augment: AugmentConfig, training: TrainingConfig) -> Resizing:
@@ -109,22 +109,30 @@ def resizing_from_settings(settings: Mapping[str, Any], *, source: str) -> Resiz
     kind = settings.get("resize")
     if kind == CenterCrop.name:
         return CenterCrop(
-            resize=_number(settings, "validation_resize_size", source),
-            size=_number(settings, "validation_crop_size", source),
+            resize=_number(settings, "valid_resize_size", source),
+            size=_number(settings, "valid_crop_size", source),
         )
     if kind == Letterbox.name:
         return Letterbox(
-            size=_number(settings, "validation_crop_size", source),
+            size=_number(settings, "valid_crop_size", source),
             fill=_number(settings, "fill", source, least=0, most=255),
         )
     raise ConfigError(f"{source}: resize={kind!r} is not known. It must be {CenterCrop.name} or {Letterbox.name}.")
 
 
 def _number(settings: Mapping[str, Any], name: str, source: str, least: int = 1, most: int = 1 << 16) -> int:
-    value = settings.get(name)
+    """A setting under its documented name or, equally, under that of the configuration key."""
+    spellings = [spelling for spelling in dict.fromkeys((name, _key(name))) if spelling in settings]
+    if len({settings[spelling] for spelling in spellings}) > 1:
+        raise ConfigError(f"{source}: {' and '.join(spellings)} are the same setting and differ. Keep one.")
+    value = settings[spellings[0]] if spellings else None
     if type(value) is not int or not least <= value <= most:
         raise ConfigError(f"{source}: {name}={value!r} must be an integer in [{least}, {most}].")
     return value
+
+
+def _key(name: str) -> str:
+    return name.replace("valid_", "validation_")
 
 
 def resized_to(pixels: Pixels, width: int, height: int) -> Pixels:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import posixpath
+from functools import cache
 from urllib.parse import unquote
 
-from lightning_automl_vision.errors import DataError
+from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.settings import DataConfig
 
 _MAPPED = ("azureml://", "amldatastore://")
@@ -100,7 +101,7 @@ def without_query(url: str) -> str:
 
 
 def _with_prefix_replaced(name: str, config: DataConfig) -> str:
-    prefixes = config.url_prefixes
+    prefixes = _places(tuple(config.url_prefixes))
     prefix = max((prefix for prefix in prefixes if prefix and name.startswith(prefix)), key=len, default=None)
     if prefix is None:
         return name
@@ -110,6 +111,14 @@ def _with_prefix_replaced(name: str, config: DataConfig) -> str:
     if prefix.endswith("/") or rest.startswith("/"):
         return f"{prefixes[prefix].rstrip('/')}/{rest.lstrip('/')}"
     return prefixes[prefix] + rest
+
+
+@cache
+def _places(entries: tuple[str, ...]) -> dict[str, str]:
+    for entry in entries:
+        if not all(entry.partition("=")):
+            raise ConfigError(f"data.url_prefixes: {entry!r} is not of the form BEGINNING=PLACE.")
+    return dict(entry.split("=", 1) for entry in entries)
 
 
 def _checked_url(url: str) -> str:
@@ -122,7 +131,7 @@ def _checked_url(url: str) -> str:
 
 
 def _prefix_hint(prefix: str) -> str:
-    return f"Map its beginning to a folder or URL: data.url_prefixes={{'{prefix}': '/mnt/images/'}}."
+    return f"Map its beginning to a folder or URL: \"data.url_prefixes=['{prefix}=/mnt/images/']\"."
 
 
 def _leaves(name: str, *, url: bool) -> bool:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError
-from lightning_automl_vision.log import LOG, logging_to
+from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.plugins import model_spec, model_specs
 from lightning_automl_vision.result import PrimaryMetric, Result
-from lightning_automl_vision.run import RunFolder
+from lightning_automl_vision.run import RunFolder, finite
 from lightning_automl_vision.settings import JobConfig
 from lightning_automl_vision.specs import TASKS, ModelSpec
 from lightning_automl_vision.tables import table
@@ -37,23 +37,28 @@ def train_model(settings: Settings) -> Result:
     spec = check(settings)
     folder = RunFolder(settings.output_dir)
     folder.create(settings)
-    with logging_to(folder.path / "run.log", quiet=settings.quiet):
+    with in_file(folder.path / "run.log"):
         try:
             result = _trained(settings, spec, folder)
         except BaseException as error:
-            folder.finish(_unfinished(settings, folder, error, time.monotonic() - started))
+            unfinished = _unfinished(settings, folder, error, time.monotonic() - started)
+            folder.finish(unfinished)
             raise
         result = replace(result, seconds=round(time.monotonic() - started, 3))
         folder.finish(result)
         if not settings.quiet:
             print(summary(result))
     if result.status == "interrupted":
-        raise Interrupted(f"Interrupted. The best epoch so far is kept in {result.folder}.")
+        kept = "the best epoch so far is kept" if result.primary_metric.epoch else "no epoch was evaluated yet"
+        raise Interrupted(f"Interrupted: {kept} in {result.folder}.")
     return result
 
 
 def _trained(settings: Settings, spec: ModelSpec, folder: RunFolder) -> Result:
     spec.check_weights(**settings.model_parameters)
+    from lightning_automl_vision.training.session import TrainingSession, check_session
+
+    check_session(settings)
     from lightning_automl_vision.data.labelled import load_data
 
     seed = settings.training.random_seed
@@ -68,24 +73,22 @@ def _trained(settings: Settings, spec: ModelSpec, folder: RunFolder) -> Result:
         spec.name,
         folder.path,
     )
-    from lightning_automl_vision.training.session import TrainingSession
-
     session = TrainingSession.prepare(settings, spec, data, seed)
     fitted = session.fit(folder)
-    test = session.score(data.test) if data.test is not None else {}
     if fitted.best_epoch is not None:
         session.save(folder)
+    test = session.score(data.test) if data.test is not None else {}
     return Result(
         status=fitted.status,
         task=settings.task.name,
         model=settings.model.name,
         primary_metric=PrimaryMetric(
             name=settings.task.primary_metric,
-            value=fitted.best_metrics.get(settings.task.primary_metric),
+            value=finite(fitted.best_metrics.get(settings.task.primary_metric)),
             epoch=fitted.best_epoch,
         ),
-        metrics=fitted.best_metrics,
-        test_metrics=test,
+        metrics=finite(fitted.best_metrics),
+        test_metrics=finite(test),
         data=_counts(data),
         epochs=fitted.epochs,
         random_seed=seed,

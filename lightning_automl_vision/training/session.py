@@ -27,6 +27,12 @@ from lightning_automl_vision.training.start_weights import load_start_weights
 from lightning_automl_vision.training.trackers import make_trackers
 
 
+def check_session(settings: Settings) -> None:
+    """What can be refused before the data are read, and needs what is heavy to be found out."""
+    check_trainer(settings.trainer)
+    build_training_transform(settings.augment, settings.training)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSession:
     settings: Settings
@@ -41,8 +47,6 @@ class TrainingSession:
     def prepare(cls, settings: Settings, spec: ModelSpec, data: DataSplits[Any], seed: int) -> TrainingSession:
         """Build everything, so that what cannot work fails before the first step."""
         training = settings.training
-        check_trainer(settings.trainer)
-        transform = build_training_transform(settings.augment, training)
         L.seed_everything(seed, verbose=False)
         parameters = settings.model_parameters
         model = spec.build(
@@ -59,7 +63,13 @@ class TrainingSession:
         task = resolve_name(TASKS[settings.task.name].builder)(model, training, data.classes)
         resizing = resizing_of(settings.augment, training)
         return cls(
-            settings=settings, spec=spec, data=data, seed=seed, task=task, transform=transform, resizing=resizing
+            settings=settings,
+            spec=spec,
+            data=data,
+            seed=seed,
+            task=task,
+            transform=build_training_transform(settings.augment, training),
+            resizing=resizing,
         )
 
     def fit(self, folder: RunFolder) -> FitResult:
@@ -92,7 +102,7 @@ class TrainingSession:
         return self.task.compute()
 
     def save(self, folder: RunFolder) -> None:
-        """The model folder, and what explains the model on the validation set."""
+        """The model folder, and what explains the model on the validation set: the task still holds its scores."""
         training = self.settings.training
         parameters = self.settings.model_parameters
         if "pretrained" in parameters:
@@ -105,7 +115,6 @@ class TrainingSession:
             labels=self.data.classes,
             settings=self.resizing.as_settings(),
         )
-        self.score(self.data.validation)
         document = evaluation_document(
             self.task.scores, self.task.labels, multilabel=self.task.multilabel, classes=self.data.classes
         )
