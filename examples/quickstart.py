@@ -34,7 +34,7 @@ def draw(shape: str, random: np.random.Generator) -> np.ndarray:
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
-def generate(folder: Path, per_class: int = 60) -> Path:
+def generate(folder: Path, per_class: int = 100) -> Path:
     """Pictures in a folder for each class."""
     random = np.random.default_rng(0)
     for shape in SHAPES:

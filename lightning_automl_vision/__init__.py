@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_automl_vision.api import train
     from lightning_automl_vision.errors import VisionError
     from lightning_automl_vision.hookspecs import hookimpl
+    from lightning_automl_vision.keys import key
     from lightning_automl_vision.models import Batch, Classifier, Targets, VisionModel
     from lightning_automl_vision.predictor import Predictor, load
     from lightning_automl_vision.result import Result
@@ -31,6 +32,7 @@ _HOMES = {
     "api": ("train",),
     "errors": ("VisionError",),
     "hookspecs": ("hookimpl",),
+    "keys": ("key",),
     "models": ("Batch", "Classifier", "Targets", "VisionModel"),
     "predictor": ("Predictor", "load"),
     "result": ("Result",),
@@ -57,6 +59,7 @@ __all__ = [
     "VisionError",
     "VisionModel",
     "hookimpl",
+    "key",
     "load",
     "train",
 ]

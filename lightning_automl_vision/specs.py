@@ -23,7 +23,8 @@ class ModelSpec:
     ``num_classes``, ``image_size`` and the fields of ``config``; ``find_weights``, if given, with the fields of
     ``config`` before any data is read, and raises WeightsError when the pretrained weights cannot be had.
     ``defaults`` holds, for each task, the ``training.*`` keys whose default this model changes.
-    ``freezable`` are the groups of parameter-name prefixes that ``training.layers_to_freeze`` counts, first to last.
+    ``freezable`` are the groups of parameter-name prefixes that ``training.layers_to_freeze`` counts, first to last;
+    None leaves them to the built model.
     """
 
     name: str
@@ -43,6 +44,8 @@ class ModelSpec:
         model: VisionModel[Any, Any] = resolve_name(self.builder)(
             task=task, num_classes=num_classes, image_size=image_size, **parameters
         )
+        if self.freezable is not None:
+            model.freezable = self.freezable
         return model
 
     def check_weights(self, **parameters: Any) -> None:

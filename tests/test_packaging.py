@@ -53,4 +53,4 @@ def test_the_wheel_works_away_from_the_checkout(distributions, tmp_path):
     process = subprocess.run(environment_without_checkout, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith(str(site))
-    assert "number_of_epochs: 12" in process.stdout
+    assert "number_of_epochs: 10" in process.stdout

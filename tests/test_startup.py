@@ -56,3 +56,15 @@ assert not heavy, heavy
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ
     )
     assert process.returncode == 0, process.stderr
+
+
+def test_asking_a_model_needs_no_torch_before_its_network_does():
+    modules = ("predictor", "model_folder", "evaluation", "data.labelled", "data.resizing", "metrics.curves", "result")
+    code = f"""
+import importlib, sys
+for name in {modules}:
+    importlib.import_module(f"lightning_automl_vision.{{name}}")
+assert "torch" not in sys.modules
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr

@@ -44,11 +44,10 @@ def build(
     num_classes: int,
     image_size: int,
     pretrained: bool = True,
-    groups: Groups | None = None,
     drop_rate: float | None = None,
     drop_path_rate: float | None = None,
 ) -> TimmClassifier:
-    """The head is always new; without ``groups`` those are frozen that timm itself tells apart."""
+    """The head is always new; the layer groups are those that timm itself tells apart."""
     published = published_weights(architecture)
     fixed_size = image_size if published.fixed_input_size else None
     options = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "img_size": fixed_size}
@@ -63,15 +62,12 @@ def build(
         multilabel=task == "image_classification_multilabel",
         mean=published.mean,
         std=published.std,
-        freezable=layer_groups(network) if groups is None else groups,
+        freezable=layer_groups(network),
     )
 
 
 builders = SimpleNamespace(
-    **{
-        name: partial(build, architecture=architecture.name, groups=architecture.groups)
-        for name, architecture in ARCHITECTURES.items()
-    }
+    **{name: partial(build, architecture=architecture.name) for name, architecture in ARCHITECTURES.items()}
 )
 
 

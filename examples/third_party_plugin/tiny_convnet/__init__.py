@@ -1,7 +1,6 @@
 from dataclasses import dataclass
 
-from lightning_automl_vision import ModelConfig, ModelSpec, hookimpl
-from lightning_automl_vision.keys import key
+from lightning_automl_vision import ModelConfig, ModelSpec, hookimpl, key
 
 
 @dataclass

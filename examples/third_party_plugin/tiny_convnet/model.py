@@ -8,8 +8,7 @@ from lightning_automl_vision import Classifier
 def build(*, task: str, num_classes: int, image_size: int, width: int) -> Classifier:
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, num_classes))
     layers = OrderedDict(stem=block(3, width), body=block(width, 2 * width), head=head)
-    freezable = (("network.stem.",), ("network.body.",))
-    return Classifier(nn.Sequential(layers), multilabel=task.endswith("multilabel"), freezable=freezable)
+    return Classifier(nn.Sequential(layers), multilabel=task.endswith("multilabel"))
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
