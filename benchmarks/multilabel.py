@@ -76,7 +76,11 @@ def main(arguments: list[str]) -> None:
         result = lav.train(
             experiment="multilabel_from_scratch",
             data={"training": training, "validation": validation},
-            training={"random_seed": 1, **dict(argument.split("=") for argument in arguments[2:])},
+            training={
+                "random_seed": 1,
+                "number_of_epochs": 15,
+                **dict(argument.split("=") for argument in arguments[2:]),
+            },
             output_dir=Path(folder) / "run",
         )
         classes = lav.load(result.folder).labels

@@ -377,6 +377,14 @@ def exploding():
     return model
 
 
+def test_a_single_picture_left_for_batch_norms_is_explained(tmp_path):
+    model = Classifier(
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 3)), multilabel=False
+    )
+    with pytest.raises(TrainingError, match=r"one picture of 8 pixels.*Change training.training_batch_size=4"):
+        train(tmp_path, model=model, data=[*batches(1), *batches(1, 1)])
+
+
 def test_same_seed_same_digits(tmp_path):
     first, _ = train(tmp_path / "a")
     again, _ = train(tmp_path / "b")

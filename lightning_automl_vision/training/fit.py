@@ -64,6 +64,14 @@ def fit(
             task.train()  # the trainer keeps each module's mode, whatever it is
             lightning = make_trainer(training, trainer, folder=folder, loggers=loggers, callbacks=callbacks)
             lightning.fit(task, training_loader, validation_loader)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch has no class of its own for it
+            raise
+        raise TrainingError(
+            f"The last batch of an epoch holds one picture of {training.training_crop_size} pixels, which the model's batch"
+            " norms shrink to a single value: they cannot train on that. Change training.training_batch_size="
+            f"{training.training_batch_size} so that more is left over, or raise training.training_crop_size."
+        ) from None
     except torch.cuda.OutOfMemoryError:
         raise TrainingError(
             f"The device's memory is too small for training.training_batch_size={training.training_batch_size} and"
