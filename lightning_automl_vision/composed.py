@@ -52,7 +52,6 @@ class Settings:
     def from_config(cls, config: DictConfig, overrides: tuple[str, ...] = ()) -> Settings:
         _refuse_unknown(config, cls)
         try:
-            OmegaConf.resolve(config)
             values: Any = OmegaConf.to_object(config)
         except MissingMandatoryValue as error:
             raise ConfigError(f"{error.full_key} has no value. Give one: {error.full_key}=VALUE.") from None

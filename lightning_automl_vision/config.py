@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def register() -> None:
         store.store(group=group, name=name, node=node)
 
 
+@cache
 def typed_nodes() -> Mapping[tuple[str, str], Any]:
     """Every typed node by its config group and name."""
     nodes: dict[tuple[str, str], Any] = {

@@ -17,24 +17,26 @@ COMMAND = ["-m", "lightning_automl_vision"]
 
 
 def cpu_seconds(arguments, cwd):
-    """The least CPU time of five runs: what else the machine does only ever adds."""
-    seconds = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, check=False)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(seconds)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["training.learnin_rate=1"], ["training.learning_rate=2"], ["model=resnet81"]]
 )
 def test_help_and_mistakes_cost_little_more_than_hydra(arguments, tmp_path):
+    """Both in turn, and the least of each: what else the machine does only ever adds."""
     minimal = tmp_path / "minimal.py"
     minimal.write_text(MINIMAL)
-    plain = cpu_seconds([str(minimal), "hydra.run.dir=.", "hydra.output_subdir=null"], tmp_path)
-    assert cpu_seconds([*COMMAND, *arguments], tmp_path) <= 1.6 * plain
+    plain, ours = [], []
+    for _ in range(20):
+        plain.append(cpu_seconds([str(minimal), "hydra.run.dir=.", "hydra.output_subdir=null"], tmp_path))
+        ours.append(cpu_seconds([*COMMAND, *arguments], tmp_path))
+        if len(ours) >= 3 and min(ours) <= 1.6 * min(plain):
+            break
+    assert min(ours) <= 1.6 * min(plain)
 
 
 @pytest.mark.parametrize(

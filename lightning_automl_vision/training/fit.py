@@ -68,9 +68,10 @@ def fit(
         if "more than 1 value per channel" not in str(error):  # torch has no class of its own for it
             raise
         raise TrainingError(
-            f"The last batch of an epoch holds one picture of {training.training_crop_size} pixels, which the model's batch"
-            " norms shrink to a single value: they cannot train on that. Change training.training_batch_size="
-            f"{training.training_batch_size} so that more is left over, or raise training.training_crop_size."
+            f"A batch holds one picture of {training.training_crop_size} pixels, which is a single value where the"
+            " model's batch norms see it: they cannot train on that."
+            f" Change training.training_batch_size={training.training_batch_size} so that the last batch of an epoch"
+            " is longer, or raise training.training_crop_size."
         ) from None
     except torch.cuda.OutOfMemoryError:
         raise TrainingError(
