@@ -13,10 +13,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+CONFIG = {
+    "config.yaml": "defaults:\n  - model: small\n  - _self_\nrate: 0.1\n",
+    "model/small.yaml": "name: small\n",
+}
 MINIMAL = """
 import hydra
-@hydra.main(version_base="1.3", config_path=None)
-def main(config): print(config)
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config): print(config.model.name)
 main()
 """
 LAV = ["-m", "lightning_automl_vision"]
@@ -40,6 +44,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "minimal.py").write_text(MINIMAL)
+        (folder / "conf" / "model").mkdir(parents=True)
+        for file, text in CONFIG.items():
+            (folder / "conf" / file).write_text(text)
         cases = {"minimal": ["minimal.py", "hydra.run.dir=.", "hydra.output_subdir=null"], **CASES}
         found: dict[str, list[float]] = {case: [] for case in cases}
         for _ in range(ROUNDS):

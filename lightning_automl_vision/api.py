@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_automl_vision.arguments import GROUPS
+from lightning_automl_vision.arguments import GROUPS, ROOT
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.config import CONFIG_DIR, register
-from lightning_automl_vision.config_errors import explain
+from lightning_automl_vision.config_errors import explain, unknown_key
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.log import on_console
 from lightning_automl_vision.result import Result
@@ -48,6 +48,8 @@ def settings(*, experiment: str | None = None, **keys: Any) -> Settings:
 
 def _overrides(keys: Mapping[str, Any]) -> Iterator[str]:
     for key, value in keys.items():
+        if key not in ROOT:
+            raise ConfigError(unknown_key(key))
         if key in GROUPS and isinstance(value, Mapping):
             below = dict(value)
             if "name" in below:

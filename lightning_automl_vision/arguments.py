@@ -38,7 +38,8 @@ def _named_runs(verb: str, runs: Sequence[str]) -> list[str]:
     if not runs:
         return []
     if verb in ("train", "models", "convert"):
-        raise ConfigError(f"lav {verb} takes no {runs[0]!r}. Write KEY=VALUE, such as data.training={runs[0]}.")
+        example = {"train": "data.training", "convert": "input"}.get(verb, "for_task")
+        raise ConfigError(f"lav {verb} takes no {runs[0]!r}. Write KEY=VALUE, such as {example}={runs[0]}.")
     return [f"checkpoint={runs[0]}"] if len(runs) == 1 else [f"runs=[{','.join(runs)}]"]
 
 

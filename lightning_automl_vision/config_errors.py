@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 
-from lightning_automl_vision.config import typed_nodes
 from lightning_automl_vision.keys import Key, described, nearest
+from lightning_automl_vision.typed_nodes import typed_nodes
 
 ROOT_KEYS = ("output_dir", "checkpoint", "runs", "quiet")
 # Documented names of other products that are no key here, and what takes their place.
@@ -78,6 +78,8 @@ def _unknown_choice(error: MissingConfigException) -> str:
     options = [option for option in error.options or [] if not option.startswith("default_for_")]
     if not group:
         return _first_line(error)
+    if options == ["default"]:
+        return f"{group} has no choices but keys: write {group}.KEY=VALUE. `lav --help {group}` lists them."
     return f"No {group} {name!r}.{nearest(name, options)} Choose from: {', '.join(options)}."
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_automl_vision.config import config_folders, typed_nodes
+from lightning_automl_vision.config import config_folders
+from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.jobs import VERBS, job_configs
-from lightning_automl_vision.keys import described
+from lightning_automl_vision.keys import DescribedKey, described, nearest
 from lightning_automl_vision.tables import table
+from lightning_automl_vision.typed_nodes import typed_nodes
 
 USAGE = """\
 AutoML for images: from labelled pictures to a trained model.
@@ -57,7 +59,8 @@ def choices() -> Mapping[str, Sequence[str]]:
     """What can be chosen in each config group."""
     names = {(group, name) for group, name in typed_nodes() if not name.startswith("default_for_")}
     for folder in config_folders():
-        names |= {(path.parent.name, path.stem) for path in folder.glob("*/*.yaml")}
+        found = {(path.parent.name, path.stem) for path in folder.glob("*/*.yaml")}
+        names |= {(group, name) for group, name in found if not name.startswith("default_for_")}
     return {
         group: sorted(name for owner, name in names if owner == group) for group in sorted(group for group, _ in names)
     }
@@ -74,15 +77,27 @@ def _topic(word: str) -> list[str]:
             else f"{text} It has no keys of its own."
         ]
     nodes = [node for (group, _), node in typed_nodes().items() if group == word]
-    rows = {row[0]: row for node in nodes for row in _rows(node, word)}
+    rows: dict[str, tuple[str, ...]] = {}
+    for node in nodes:
+        for row in _rows(node, word):
+            rows.setdefault(row[0], row)
+    if not rows and word in choices():
+        return [f"{word}: choose from {', '.join(choices()[word])}."]
+    if not rows:
+        known = [*VERBS, *choices()]
+        raise ConfigError(f"No help on {word!r}.{nearest(word, known)} There is some on {', '.join(known)}.")
     return [table(("key", "default", "allowed", "meaning"), list(rows.values()))] if rows else []
 
 
 def _rows(node: Any, prefix: str) -> list[tuple[str, str, str, str]]:
     return [
-        (found.name.lstrip("."), default_text(found.value), found.allowed, found.key.help)
-        for found in described(node, prefix)
+        (found.name.lstrip("."), _default(found), found.allowed, found.key.help) for found in described(node, prefix)
     ]
+
+
+def _default(found: DescribedKey) -> str:
+    own_name = found.name.endswith(".name") and found.name.count(".") <= 1
+    return "the choice" if own_name else "required" if found.value == "???" else default_text(found.value)
 
 
 def default_text(value: Any) -> str:

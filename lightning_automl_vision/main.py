@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -74,6 +75,6 @@ def _application(config: DictConfig) -> float | None:
 
 def _leave(message: str, code: int, error: BaseException) -> None:
     if os.environ.get(DEBUG):
-        raise error
+        traceback.print_exception(error)
     print(f"Error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError, WeightsError
 from lightning_automl_vision.run import write_json
+from lightning_automl_vision.specs import TASKS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,17 +60,33 @@ def read_card(folder: str | Path) -> tuple[ModelCard, Path]:
     if found is None:
         raise ConfigError(f"{folder} holds no model: there is no {MODEL} in it. Name a run's folder or its model/.")
     description = _read(found / MODEL)
+    if not isinstance(description, dict):
+        raise ConfigError(f"{found / MODEL} does not describe a model. Copy the folder again.")
     if description.get("format_version") != FORMAT_VERSION:
         raise ConfigError(_unknown_format(found / MODEL, description))
-    card = ModelCard(
-        task=description["task"],
-        name=description["model"]["name"],
-        parameters=description["model"]["parameters"],
-        image_size=description["image_size"],
-        labels=_read(found / LABELS),
-        settings=_read(found / SETTINGS),
-    )
+    try:
+        card = ModelCard(
+            task=description["task"],
+            name=description["model"]["name"],
+            parameters=dict(description["model"]["parameters"]),
+            image_size=description["image_size"],
+            labels=_read(found / LABELS),
+            settings=_read(found / SETTINGS),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{found / MODEL} does not describe a model ({error!r}). Copy the folder again.") from None
+    _check_card(card, found)
     return card, found
+
+
+def _check_card(card: ModelCard, found: Path) -> None:
+    if card.task not in TASKS:
+        raise ConfigError(f"{found / MODEL}: task={card.task!r} is none of {', '.join(TASKS)}.")
+    if not isinstance(card.settings, dict):
+        raise ConfigError(f"{found / SETTINGS}: a JSON object is expected.")
+    names = card.labels
+    if not isinstance(names, list) or len({*map(str, names)}) < len(names) or not all(type(n) is str for n in names):
+        raise ConfigError(f"{found / LABELS}: a JSON list of different names is expected.")
 
 
 def _unknown_format(file: Path, description: Mapping[str, Any]) -> str:

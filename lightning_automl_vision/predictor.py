@@ -13,8 +13,8 @@ import numpy as np
 
 from lightning_automl_vision.data.images import decode_image, pixels_of, read_image
 from lightning_automl_vision.data.resizing import Resizing, resizing_from_settings
-from lightning_automl_vision.errors import DataError
-from lightning_automl_vision.model_folder import WEIGHTS, ModelCard, load_weights, read_card
+from lightning_automl_vision.errors import ConfigError, DataError
+from lightning_automl_vision.model_folder import MODEL, WEIGHTS, ModelCard, load_weights, read_card
 from lightning_automl_vision.plugins import model_spec
 from lightning_automl_vision.samples import Pixels, ScoredLabels
 from lightning_automl_vision.settings import DataConfig
@@ -43,7 +43,7 @@ class Predictor:
     def predict(self, images: Iterable[Picture], *, batch_size: int = 16) -> list[ScoredLabels]:
         """One prediction for each of: path, URL, encoded bytes, H x W x 3 RGB array of uint8, Pillow image."""
         if isinstance(images, (str, bytes, PathLike)):
-            raise TypeError(f"predict takes several images: write predict([{images!r}]).")
+            raise DataError("predict takes several images. Put the one in brackets: predict([image]).")
         return [
             replace(prediction, labels=self.labels)
             for batch in _batches(images, batch_size)
@@ -61,6 +61,9 @@ class Predictor:
             )
         if isinstance(image, np.ndarray):
             return _checked(image)
+        if not hasattr(image, "getexif"):
+            kind = type(image).__name__
+            raise DataError(f"predict takes no {kind}: give paths, URLs, bytes, RGB arrays or Pillow images.")
         return pixels_of(image, maximum_pixels=self.maximum_pixels)
 
 
@@ -80,7 +83,13 @@ def _torch_network(card: ModelCard, folder: Path) -> Network:
     from lightning_automl_vision.models import Batch, Targets
 
     spec = model_spec(card.name)
-    model = spec.build(task=card.task, num_classes=len(card.labels), image_size=card.image_size, **card.parameters)
+    parameters = dict(card.parameters)
+    if "pretrained" in spec.config.__dataclass_fields__:
+        parameters["pretrained"] = False  # whatever the folder says: it brings its own weights
+    try:
+        model = spec.build(task=card.task, num_classes=len(card.labels), image_size=card.image_size, **parameters)
+    except TypeError as error:
+        raise ConfigError(f"{folder / MODEL}: {card.name} cannot be built from its parameters: {error}.") from None
     load_weights(model, folder / WEIGHTS)
     model.eval()
 
@@ -96,7 +105,7 @@ def _torch_network(card: ModelCard, folder: Path) -> Network:
 
 
 def _checked(image: Pixels) -> Pixels:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise DataError(f"An array must be H x W x 3 RGB of uint8, this one is {image.shape} of {image.dtype}.")
     return image
 

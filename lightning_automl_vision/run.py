@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class RunFolder:
             raise ConfigError(f"output_dir={self.path} cannot be made: {error.strerror}.") from None
         config = {**settings.as_dict(), "output_dir": str(self.path)}
         write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-        write(self.path / "overrides.txt", "".join(f"{override}\n" for override in settings.overrides))
+        write(self.path / "overrides.txt", _repeatable(settings.overrides))
 
     def finish(self, result: Result) -> None:
         write_json(self.path / RESULT, result.as_dict())
@@ -47,6 +47,11 @@ class RunFolder:
         except (OSError, ValueError):
             return None
         return result.get("status") if isinstance(result, dict) else None
+
+
+def _repeatable(overrides: Sequence[str]) -> str:
+    """One a line, without the folder, which another run must not share."""
+    return "".join(f"{override}\n" for override in overrides if not override.startswith("output_dir="))
 
 
 def write(path: Path, text: str) -> None:

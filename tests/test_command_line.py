@@ -39,6 +39,7 @@ def lav(*arguments, cwd):
         ("photos/", "a key is KEY=VALUE"),
         ("data.training=a(b.jsonl", "two pairs of quotes"),
         ("model=resnet18", "data.training is not given"),
+        ("data=photos", "data has no choices but keys: write data.KEY=VALUE"),
     ],
 )
 def test_a_wrong_argument_is_one_line(argument, answer, tmp_path):
@@ -49,6 +50,36 @@ def test_a_wrong_argument_is_one_line(argument, answer, tmp_path):
     assert process.stderr.count("\n") == 1
     assert process.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["task.primary_metric=log_loss"], "image_classification is judged by accuracy"),
+        (["checkpoint=run"], "lav train takes no other run"),
+        (["model.weights=gone.pt"], "model.weights=gone.pt: no such file"),
+    ],
+)
+def test_what_train_would_not_obey_is_refused(arguments, answer, tmp_path):
+    process = lav("model=resnet18", "data.training=photos", *arguments, cwd=tmp_path)
+    assert process.returncode in (2, 5)
+    assert answer in process.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_of_an_unknown_task_and_help_on_an_unknown_word_are_refused(tmp_path):
+    for arguments in (["models", "for_task=foo"], ["--help", "trainin"]):
+        process = lav(*arguments, cwd=tmp_path)
+        assert process.returncode == 2
+        assert process.stderr.startswith("Error: ")
+
+
+def test_debugging_shows_the_traceback_and_keeps_the_exit_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAV_DEBUG", "1")
+    process = lav("training.momentum=2", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "Traceback" in process.stderr
+    assert "Error: training.momentum=2.0" in process.stderr
 
 
 def test_a_verb_takes_its_own_keys_without_their_prefix():

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightning_automl_vision.config import typed_nodes
 from lightning_automl_vision.keys import check_ranges, described
 from lightning_automl_vision.plugins import model_spec, model_specs, models_by_plugin
 from lightning_automl_vision.specs import TASKS
+from lightning_automl_vision.typed_nodes import typed_nodes
 
 CLASSES = 3
 TOY_SIZE = 64

@@ -222,3 +222,11 @@ def test_a_batch_can_be_pickled_and_moved(samples):
     moved = batch.to(torch.float64)
     assert moved.images.dtype == torch.float64
     assert moved.keys == batch.keys
+
+
+def test_a_single_picture_left_over_is_left_out_of_a_shuffled_order_only():
+    samples = [Sample(image=f"{number}.png", target=Labels(labels=np.array([0]))) for number in range(9)]
+    options = {"num_classes": 2, "multilabel": False, "transform": CenterCrop(36, 32), "seed": 0, "workers": 0}
+    assert len(make_loader(samples, batch_size=4, shuffle=True, **options)) == 2
+    assert len(make_loader(samples, batch_size=4, **options)) == 3
+    assert len(make_loader(samples, batch_size=5, shuffle=True, **options)) == 2

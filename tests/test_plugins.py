@@ -4,11 +4,11 @@ import pluggy
 import pytest
 
 from lightning_automl_vision import hookspecs
-from lightning_automl_vision.config import typed_nodes
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import check_ranges, described
 from lightning_automl_vision.plugins import model_spec, model_specs
 from lightning_automl_vision.specs import TASKS
+from lightning_automl_vision.typed_nodes import typed_nodes
 
 NAMES = {
     "mobilenetv2",

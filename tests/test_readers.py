@@ -221,6 +221,7 @@ def test_tab_separated_values(tmp_path: Path) -> None:
         ("image,label\n0.png,cat,dog\n", MULTICLASS, r"labels.csv:2: 3 cells, but the header has 2"),
         ("image,label\n0.png,\n", MULTICLASS, r"labels.csv:2: the label is empty"),
         ("image,label\n0.png,cat;dog\n", MULTILABEL, r"labels.csv:2: the labels 'cat;dog' are separated by ';'"),
+        ("image,labels\n0.png,cat dog\n", MULTICLASS, r"labels.csv:2: the column of labels holds several: 'cat dog'"),
         ("image,label\n,cat\n", MULTICLASS, r"labels.csv:2: the image name is ''"),
         ("", MULTICLASS, r":1: the header needs one column"),
     ],

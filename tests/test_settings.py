@@ -54,6 +54,11 @@ def test_a_value_from_python_out_of_range_is_refused():
         settings(training={"momentum": 2})
 
 
+def test_a_misspelt_group_from_python_is_refused():
+    with pytest.raises(ConfigError, match=r"There is no key 'modle'\."):
+        settings(modle={"name": "resnet18"})
+
+
 def test_a_misspelt_key_from_python_is_refused():
     with pytest.raises(ConfigError, match=r"Did you mean 'training\.momentum'"):
         settings(training={"momentun": 0.5})

@@ -7,10 +7,14 @@ import sys
 
 import pytest
 
+CONFIG = {
+    "config.yaml": "defaults:\n  - model: small\n  - _self_\nrate: 0.1\n",
+    "model/small.yaml": "name: small\n",
+}
 MINIMAL = """
 import hydra
-@hydra.main(version_base="1.3", config_path=None)
-def main(config): print(config)
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config): print(config.model.name)
 main()
 """
 COMMAND = ["-m", "lightning_automl_vision"]
@@ -30,6 +34,9 @@ def test_help_and_mistakes_cost_little_more_than_hydra(arguments, tmp_path):
     """Both in turn, and the least of each: what else the machine does only ever adds."""
     minimal = tmp_path / "minimal.py"
     minimal.write_text(MINIMAL)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    for name, text in CONFIG.items():
+        (tmp_path / "conf" / name).write_text(text)
     plain, ours = [], []
     for _ in range(20):
         plain.append(cpu_seconds([str(minimal), "hydra.run.dir=.", "hydra.output_subdir=null"], tmp_path))

@@ -85,7 +85,9 @@ def test_the_configuration_of_a_run_is_written_resolved(finished):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["training"]["learning_rate"] == 0.01
     assert config["output_dir"] == str(folder)
-    assert (folder / "overrides.txt").read_text().splitlines()[0] == "model=resnet18"
+    overrides = (folder / "overrides.txt").read_text().splitlines()
+    assert overrides[0] == "model=resnet18"
+    assert not [override for override in overrides if override.startswith("output_dir")]
 
 
 def test_a_finished_run_is_never_written_over(finished, photos):
@@ -118,6 +120,37 @@ def test_a_model_folder_of_an_unknown_format_is_refused(finished, tmp_path):
         lav.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "answer"),
+    [
+        ("model.json", [], "does not describe a model"),
+        ("labels.json", ["a", "a"], "a JSON list of different names is expected"),
+        ("settings.json", [], "a JSON object is expected"),
+    ],
+)
+def test_a_damaged_model_folder_is_refused_by_name(file, content, answer, finished, tmp_path):
+    for path in (finished[0] / "model").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=answer):
+        lav.load(tmp_path)
+
+
+def test_a_model_folder_never_asks_for_published_weights(finished, tmp_path):
+    for path in (finished[0] / "model").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    card = json.loads((tmp_path / "model.json").read_text())
+    card["model"]["parameters"]["pretrained"] = True
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    assert lav.load(tmp_path).labels == ("blue", "green", "red")
+
+
+@pytest.mark.parametrize("image", [None, np.zeros((0, 5, 3), np.uint8)])
+def test_what_is_no_picture_is_refused(image, finished):
+    with pytest.raises(DataError):
+        lav.load(finished[0]).predict([image])
+
+
 def test_same_seed_same_digits(finished, photos, tmp_path):
     folder, _ = finished
     process = lav_command(*TINY, f"data.training={photos}", "data.split=stratified", "output_dir=again", cwd=tmp_path)
@@ -148,6 +181,7 @@ def test_python_trains_with_the_same_words(tmp_path):
     )
     assert result.primary_metric.name == "iou"
     assert result.as_dict() == json.loads((tmp_path / "run" / "result.json").read_text())
+    assert f"training.random_seed={result.random_seed}" in (tmp_path / "run" / "overrides.txt").read_text()
     assert result.test_metrics["iou"] is not None
     assert lav.load(result.folder).predict([tmp_path / "data" / "0.png"])[0].labels == tuple(sorted(COLOURS))
 

@@ -247,7 +247,7 @@ class Whole:
 @pytest.mark.parametrize(
     ("content", "answer"),
     [
-        (Whole(), "it holds Python objects, not only tensors"),
+        (Whole(), "it holds Python objects beside them"),
         ({"elsewhere": torch.zeros(3, 3)}, "none of its 1 tensors fits"),
         ([1, 2], "holds no tensors by name"),
     ],

@@ -129,6 +129,8 @@ def make_loader(
 ) -> ImageLoader:
     """Batches of all samples, the last one as short as it comes; the same seed gives the same ones.
 
+    Of a shuffled order a last batch of a single picture is left out.
+
     Args:
         samples: The labelled images.
         num_classes: How many classes there are.
@@ -158,6 +160,8 @@ def make_loader(
             groups=groups_by_rarest_label(samples, num_classes) if balanced else None,
         ),
         batch_size=batch_size,
+        # A lone picture left over is not one that batch norms can learn from; the next order leaves another one.
+        drop_last=shuffle and len(samples) > batch_size > 1 and len(samples) % batch_size == 1,
         collate_fn=partial(collate, num_classes=num_classes, multilabel=multilabel),
         num_workers=processes,
         persistent_workers=processes > 0,

@@ -115,7 +115,7 @@ def resizing_from_settings(settings: Mapping[str, Any], *, source: str) -> Resiz
     if kind == Letterbox.name:
         return Letterbox(
             size=_number(settings, "valid_crop_size", source),
-            fill=_number(settings, "fill", source, least=0, most=255),
+            fill=_number({"fill": 114, **settings}, "fill", source, least=0, most=255),
         )
     raise ConfigError(f"{source}: resize={kind!r} is not known. It must be {CenterCrop.name} or {Letterbox.name}.")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightning_automl_vision.composed import Settings
-from lightning_automl_vision.keys import key
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.keys import key, nearest
 from lightning_automl_vision.plugins import models_by_plugin
 from lightning_automl_vision.settings import JobConfig
-from lightning_automl_vision.specs import ModelSpec
+from lightning_automl_vision.specs import TASKS, ModelSpec
 from lightning_automl_vision.tables import table
 
 HEADER = ("model", "tasks", "plugin", "licence", "pretrained weights", "parameters")
@@ -16,11 +17,15 @@ HEADER = ("model", "tasks", "plugin", "licence", "pretrained weights", "paramete
 
 @dataclass
 class Config(JobConfig):
+    """List every model that is installed."""
+
     for_task: str | None = key(None, "List only the models that serve this task.")
 
 
 def run(settings: Settings) -> None:
     chosen = getattr(settings.job, "for_task", None)
+    if chosen is not None and chosen not in TASKS:
+        raise ConfigError(f"for_task={chosen}: no such task.{nearest(chosen, list(TASKS))} Tasks: {', '.join(TASKS)}.")
     rows = [
         _row(spec, plugin)
         for plugin, specs in sorted(models_by_plugin().items())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.composed import Settings
-from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError
+from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError, WeightsError
 from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.plugins import model_spec, model_specs
 from lightning_automl_vision.result import PrimaryMetric, Result
@@ -35,6 +36,7 @@ def train_model(settings: Settings) -> Result:
     """The whole run; whatever happens after the folder is made, the folder says it."""
     started = time.monotonic()
     spec = check(settings)
+    settings = seeded(settings)
     folder = RunFolder(settings.output_dir)
     folder.create(settings)
     with in_file(folder.path / "run.log"):
@@ -61,8 +63,7 @@ def _trained(settings: Settings, spec: ModelSpec, folder: RunFolder) -> Result:
     check_session(settings)
     from lightning_automl_vision.data.labelled import load_data
 
-    seed = settings.training.random_seed
-    seed = secrets.randbelow(2**32) if seed is None else seed
+    seed = int(settings.training.random_seed or 0)
     LOG.info("Reading the labelled images of %s", settings.data.training)
     data = load_data(settings.data, settings.task.name, seed=seed)
     LOG.info(
@@ -112,7 +113,11 @@ def summary(result: Result) -> str:
     rows = [
         ("status", result.status),
         (primary.name, f"{_figure(primary.value)} (epoch {primary.epoch} of {result.epochs})"),
-        *([("on the test set", _figure(result.test_metrics.get(primary.name)))] if result.test_metrics else []),
+        *(
+            [(f"{primary.name}, test set", _figure(result.test_metrics.get(primary.name)))]
+            if result.test_metrics
+            else []
+        ),
         ("model", result.model),
         ("images", f"{result.data['training']} to train on, {result.data['validation']} to validate on"),
         ("dropped", ", ".join(f"{reason} {count}" for reason, count in result.data["dropped"].items()) or "nothing"),
@@ -126,6 +131,15 @@ def _figure(value: float | None) -> str:
     return "undefined" if value is None or value != value else f"{value:.4f}"
 
 
+def seeded(settings: Settings) -> Settings:
+    """With a seed that is drawn if none is given, and then stands among the overrides, so that they repeat the run."""
+    if settings.training.random_seed is not None:
+        return settings
+    seed = secrets.randbelow(2**32)
+    training = replace(settings.training, random_seed=seed)
+    return replace(settings, training=training, overrides=(*settings.overrides, f"training.random_seed={seed}"))
+
+
 def check(settings: Settings) -> ModelSpec:
     """Everything that can be refused before a folder is made or data are read."""
     if not settings.data.training:
@@ -137,7 +151,15 @@ def check(settings: Settings) -> ModelSpec:
             " this version trains one configuration a run."
             " Try several with -m and comma-separated values, such as -m training.learning_rate=0.01,0.02."
         )
+    for name in ("checkpoint", "runs"):
+        if getattr(settings, name):
+            raise ConfigError(f"{name}={getattr(settings, name)}: lav train takes no other run. Leave it out.")
     task = TASKS[settings.task.name]
+    if settings.task.primary_metric != task.primary_metric:
+        raise ConfigError(
+            f"task.primary_metric={settings.task.primary_metric}: {task.name} is judged by {task.primary_metric}."
+            " Leave it out; every other metric is in result.json and metrics.jsonl."
+        )
     serving = sorted(spec.name for spec in model_specs().values() if task.name in spec.tasks)
     if not task.builder or not serving:
         raise ConfigError(
@@ -149,6 +171,8 @@ def check(settings: Settings) -> ModelSpec:
             f"model={spec.name} does not serve task={task.name}, but {', '.join(sorted(spec.tasks))}."
             f" Choose one of {', '.join(serving)}."
         )
+    if settings.model.weights is not None and not Path(settings.model.weights).is_file():
+        raise WeightsError(f"model.weights={settings.model.weights}: no such file.")
     _check_sizes(settings, spec)
     groups = len(spec.freezable) if spec.freezable is not None else None
     if groups is not None and settings.training.layers_to_freeze > groups:
@@ -178,5 +202,5 @@ def _unfinished(settings: Settings, folder: RunFolder, error: BaseException, sec
         primary_metric=PrimaryMetric(name=settings.task.primary_metric),
         seconds=round(seconds, 3),
         folder=str(folder.path),
-        error=reason,
+        error=None if status == "interrupted" else reason,
     )

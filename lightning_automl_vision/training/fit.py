@@ -70,8 +70,7 @@ def fit(
         raise TrainingError(
             f"A batch holds one picture of {training.training_crop_size} pixels, which is a single value where the"
             " model's batch norms see it: they cannot train on that."
-            f" Change training.training_batch_size={training.training_batch_size} so that the last batch of an epoch"
-            " is longer, or raise training.training_crop_size."
+            f" Change training.training_batch_size={training.training_batch_size}: two pictures are the least."
         ) from None
     except torch.cuda.OutOfMemoryError:
         raise TrainingError(

@@ -61,7 +61,8 @@ def read_tensors(file: Path) -> Mapping[str, Tensor]:
         values = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(
-            f"model.weights={file}: it holds Python objects, not only tensors, and loading those could run any code."
+            f"model.weights={file}: it is no file of tensors, or it holds Python objects beside them, and loading those"
+            " could run any code."
             " Save the state dict where the model was made: torch.save(model.state_dict(), FILE)."
         ) from None
     except Exception as error:  # safetensors, zip and torch each have their own

@@ -48,13 +48,19 @@ def _rows(lines: Iterator[list[str]], source: Source) -> Iterator[Row]:
             source.faults.drop("wrong number of cells", f"{path}:{number}", text, "Quote cells that hold a comma")
             continue
         name = cells[image].strip()
-        value = _label(cells[label].strip(), f"{path}:{number}", source)
+        several = header[label].lower() == "labels"
+        value = _label(cells[label].strip(), f"{path}:{number}", source, several)
         if value is not None:
             yield Row(name, value, path, number, base, None if group is None else cells[group])
 
 
-def _label(cell: str, place: str, source: Source) -> str | list[str] | None:
+def _label(cell: str, place: str, source: Source, several: bool) -> str | list[str] | None:
     if source.task == "image_classification":
+        if several and len(cell.split()) > 1:
+            raise DataError(
+                f"{place}: the column of labels holds several: {shown(cell)}. Choose"
+                " task=image_classification_multilabel, or call the column label if this is one label."
+            )
         return cell
     other = _OTHER_SEPARATOR.search(cell)
     if other:
