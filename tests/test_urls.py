@@ -1,6 +1,7 @@
 """Image names become paths or URLs, and either is read."""
 
 import http.server
+import socket
 import threading
 
 import fsspec
@@ -112,6 +113,13 @@ def test_memory_and_http_are_read(tmp_path):
             read_bytes(f"{address}/gone.bin?token=secret")
     assert "gone.bin" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_is_no_missing_file():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        with pytest.raises(DataError, match=r"/a\.jpg: cannot be read \("):
+            read_bytes(f"http://127.0.0.1:{taken.getsockname()[1]}/a.jpg")
 
 
 class serving:

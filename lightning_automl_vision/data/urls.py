@@ -60,6 +60,8 @@ def read_bytes(url: str) -> bytes:
 
 def read_fault(error: Exception) -> str:
     """Why a file could not be read, in words."""
+    if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+        error = error.__cause__  # what fsspec calls a missing file, but is a server that does not answer
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return "there is no such file"
     if isinstance(error, PermissionError):
