@@ -58,9 +58,9 @@ def train_model(settings: Settings) -> Result:
 
 def _trained(settings: Settings, spec: ModelSpec, folder: RunFolder) -> Result:
     spec.check_weights(**settings.model_parameters)
-    from lightning_automl_vision.training.session import TrainingSession, check_session
+    from lightning_automl_vision.training.session import TrainingSession, checked_transform
 
-    check_session(settings)
+    transform = checked_transform(settings)
     from lightning_automl_vision.data.labelled import load_data
 
     seed = int(settings.training.random_seed or 0)
@@ -74,7 +74,7 @@ def _trained(settings: Settings, spec: ModelSpec, folder: RunFolder) -> Result:
         spec.name,
         folder.path,
     )
-    session = TrainingSession.prepare(settings, spec, data, seed)
+    session = TrainingSession.prepare(settings, spec, data, transform, seed)
     fitted = session.fit(folder)
     if fitted.best_epoch is not None:
         session.save(folder)

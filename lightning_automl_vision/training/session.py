@@ -27,10 +27,10 @@ from lightning_automl_vision.training.start_weights import load_start_weights
 from lightning_automl_vision.training.trackers import make_trackers
 
 
-def check_session(settings: Settings) -> None:
-    """What can be refused before the data are read, and needs what is heavy to be found out."""
+def checked_transform(settings: Settings) -> Transform:
+    """The training transform, made and tried out before the data are read; refuses what only heavy imports can tell."""
     check_trainer(settings.trainer)
-    build_training_transform(settings.augment, settings.training)
+    return build_training_transform(settings.augment, settings.training)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,9 @@ class TrainingSession:
     resizing: Resizing
 
     @classmethod
-    def prepare(cls, settings: Settings, spec: ModelSpec, data: DataSplits[Any], seed: int) -> TrainingSession:
+    def prepare(
+        cls, settings: Settings, spec: ModelSpec, data: DataSplits[Any], transform: Transform, seed: int
+    ) -> TrainingSession:
         """Build everything, so that what cannot work fails before the first step."""
         training = settings.training
         L.seed_everything(seed, verbose=False)
@@ -68,7 +70,7 @@ class TrainingSession:
             data=data,
             seed=seed,
             task=task,
-            transform=build_training_transform(settings.augment, training),
+            transform=transform,
             resizing=resizing,
         )
 
