@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from lightning_automl_vision.augment import TrainingTransform, build_training_transform
+from lightning_automl_vision.data.batching import class_targets
 from lightning_automl_vision.data.headers import read_headers
 from lightning_automl_vision.data.images import read_image
 from lightning_automl_vision.data.module import make_loader
@@ -30,6 +31,7 @@ from lightning_automl_vision.samples import Labels, Pixels, Sample
 from lightning_automl_vision.settings import AugmentConfig, ColorJitterConfig, DataConfig, TrainingConfig
 
 LIMIT = DataConfig.maximum_image_pixels
+LABEL = Labels(labels=np.array([0], dtype=np.int64))
 
 
 def main() -> None:
@@ -112,12 +114,12 @@ def augmenting(photos: list[str], rounds: int) -> None:
         "plain albumentations: cv2 decode + augment": lambda: [
             plain(image=cv2.imread(photo, cv2.IMREAD_COLOR_RGB)) for photo in photos
         ],
-        "this package: decode + augment": lambda: [ours(read(photo), (0, 0, next(numbers))) for photo in photos],
+        "this package: decode + augment": lambda: [ours(read(photo), LABEL, (0, 0, next(numbers))) for photo in photos],
     }
     show("Decode 500 x 375 + augment to 224 (goal 0.9 x)", medians(cases, rounds), len(photos), next(iter(cases)))
     cases = {
         "plain albumentations": lambda: [plain(image=picture) for picture in pictures],
-        "this package": lambda: [ours(picture, (0, 0, next(numbers))) for picture in pictures],
+        "this package": lambda: [ours(picture, LABEL, (0, 0, next(numbers))) for picture in pictures],
         "of that, the seed of each image": lambda: [
             plain.set_random_state(
                 np.random.default_rng((0, 0, next(numbers))), random.Random(int(generator.integers(9)))
@@ -163,14 +165,13 @@ def headers(photos: list[str], folder: Path) -> None:
 
 
 def loading(photos: list[str]) -> None:
-    label = Labels(labels=np.array([0], dtype=np.int64))
-    samples = [Sample(image=photo, target=label) for photo in photos * 8]
+    samples = [Sample(image=photo, target=LABEL) for photo in photos * 8]
     print(f"\nLoader, {len(samples)} images, batches of 32 (wall)")
     for workers in (0, 1, 2):
         batches = make_loader(
             samples,
             num_classes=1,
-            multilabel=False,
+            truth=class_targets,
             transform=transform_at_224(),
             batch_size=32,
             seed=0,

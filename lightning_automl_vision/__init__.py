@@ -21,10 +21,18 @@ if TYPE_CHECKING:
     from lightning_automl_vision.errors import VisionError
     from lightning_automl_vision.hookspecs import hookimpl
     from lightning_automl_vision.keys import key
-    from lightning_automl_vision.models import Batch, Classifier, Targets, VisionModel
+    from lightning_automl_vision.models import (
+        Batch,
+        BoxTargets,
+        Classifier,
+        Detector,
+        MaskTargets,
+        Targets,
+        VisionModel,
+    )
     from lightning_automl_vision.predictor import Predictor, load
     from lightning_automl_vision.result import Result
-    from lightning_automl_vision.samples import Boxes, Labels, Masks, Sample, ScoredLabels
+    from lightning_automl_vision.samples import Boxes, Labels, Masks, Sample, ScoredBoxes, ScoredLabels, ScoredMasks
     from lightning_automl_vision.settings import ModelConfig, PretrainedModelConfig
     from lightning_automl_vision.specs import ModelSpec
 
@@ -33,10 +41,10 @@ _HOMES = {
     "errors": ("VisionError",),
     "hookspecs": ("hookimpl",),
     "keys": ("key",),
-    "models": ("Batch", "Classifier", "Targets", "VisionModel"),
+    "models": ("Batch", "BoxTargets", "Classifier", "Detector", "MaskTargets", "Targets", "VisionModel"),
     "predictor": ("Predictor", "load"),
     "result": ("Result",),
-    "samples": ("Boxes", "Labels", "Masks", "Sample", "ScoredLabels"),
+    "samples": ("Boxes", "Labels", "Masks", "Sample", "ScoredBoxes", "ScoredLabels", "ScoredMasks"),
     "settings": ("ModelConfig", "PretrainedModelConfig"),
     "specs": ("ModelSpec",),
 }
@@ -44,9 +52,12 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Batch",
+    "BoxTargets",
     "Boxes",
     "Classifier",
+    "Detector",
     "Labels",
+    "MaskTargets",
     "Masks",
     "ModelConfig",
     "ModelSpec",
@@ -54,7 +65,9 @@ __all__ = [
     "PretrainedModelConfig",
     "Result",
     "Sample",
+    "ScoredBoxes",
     "ScoredLabels",
+    "ScoredMasks",
     "Targets",
     "VisionError",
     "VisionModel",

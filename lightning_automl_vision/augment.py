@@ -1,4 +1,4 @@
-"""What happens to a training image. The only module that knows albumentations."""
+"""What albumentations does to a training image. The only module that knows it."""
 
 from __future__ import annotations
 
@@ -6,67 +6,127 @@ import math
 import os
 import random
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lightning_automl_vision.data.resizing import CenterCrop, Letterbox, Resizing, resized_to
+from lightning_automl_vision.data.prepared import Prepared, Seed
+from lightning_automl_vision.data.resizing import CenterCrop, Letterbox, resized_to
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.geometry import bounds
 from lightning_automl_vision.keys import nearest
 from lightning_automl_vision.pipelines import Step, read_pipeline
-from lightning_automl_vision.samples import Pixels
-from lightning_automl_vision.settings import AugmentConfig, CropConfig, TrainingConfig
+from lightning_automl_vision.samples import Boxes, IntArray, Labels, Masks, Pixels
+from lightning_automl_vision.settings import AugmentConfig, ColorJitterConfig, CropConfig, TrainingConfig
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else the import below asks a server for newer versions
 
 import albumentations
+from albumentations.core.type_definitions import Targets
 
 # A crop that keeps at least a quarter of the image is never magnified because of a reduced decode.
-_MOST_SPARE = 2.0
-
-Seed = Sequence[int]
+MOST_SPARE = 2.0
+_OBJECTS = {Targets.BBOXES, Targets.KEYPOINTS}
 
 
 @dataclass(frozen=True)
-class TrainingTransform:
-    """A picture and a seed to a square picture of ``resizing.size``; the same two give the same result anywhere.
+class Pipeline:
+    """Transforms of albumentations; the same input and generator give the same result anywhere."""
 
-    ``short_side`` is what the picture may be reduced to while it is decoded; None asks for all of it.
-    """
-
-    compose: albumentations.Compose | None
-    resizing: Resizing
-    short_side: int | None
+    compose: albumentations.Compose
     source: str = "augment"
-    resize_first: bool = False
 
-    def __call__(self, pixels: Pixels, seed: Seed) -> Pixels:
-        if self.resize_first:
-            pixels = self.resizing(pixels)
-        if self.compose is not None:
-            pixels = self._augmented(pixels, seed)
-        size = self.resizing.size
-        return pixels if pixels.shape[:2] == (size, size) else self.resizing(pixels)
+    def __call__(self, pixels: Pixels, generator: np.random.Generator) -> Pixels:
+        return self.run(pixels, generator)[0]
 
-    def _augmented(self, pixels: Pixels, seed: Seed) -> Pixels:
-        assert self.compose is not None
-        generator = np.random.default_rng(seed)
+    def run(self, pixels: Pixels, generator: np.random.Generator, **others: Any) -> tuple[Pixels, Mapping[str, Any]]:
+        """The picture, and everything else that was given, under its name."""
         self.compose.set_random_state(generator, random.Random(int(generator.integers(1 << 62))))
         try:
-            result: Pixels = self.compose(image=pixels)["image"]
+            results: Mapping[str, Any] = self.compose(image=pixels, **others)
         except Exception as error:  # whatever a transform makes of a picture it cannot take
             height, width = pixels.shape[:2]
             raise ConfigError(
                 f"{self.source} fails on a picture of {width} x {height} pixels: {_line(error)}"
             ) from None
+        result = results["image"]
         if not isinstance(result, np.ndarray) or result.dtype != np.uint8 or result.shape[2:] != (3,):
             raise ConfigError(
                 f"{self.source} gives {_kind(result)} instead of H x W x 3 pixels of uint8."
                 " Leave out what normalises or makes tensors, such as Normalize or ToTensorV2: the model does both."
             )
-        return np.ascontiguousarray(result)
+        return np.ascontiguousarray(result), results
+
+
+@dataclass(frozen=True)
+class ObjectPipeline:
+    """A user's own transforms on a picture with boxes, or with polygons, whose corners are moved as points."""
+
+    boxes: Pipeline
+    masks: Pipeline
+
+    def __call__(self, pixels: Pixels, target: Boxes, generator: np.random.Generator) -> tuple[Pixels, Boxes]:
+        """The objects that are left; polygons, and boxes around them, may still reach beyond the new picture."""
+        given = {"bboxes": target.boxes, "object": np.arange(len(target.labels))}
+        if isinstance(target, Masks):
+            return self._masks(pixels, target, generator, given)
+        pixels, found = self.boxes.run(pixels, generator, **given)
+        boxes = np.asarray(found["bboxes"], dtype=np.float64).reshape(-1, 4)
+        left = replace(target.chosen(_indices(found["object"])), boxes=boxes)
+        return pixels, left.chosen(np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1)))
+
+    def _masks(
+        self, pixels: Pixels, target: Masks, generator: np.random.Generator, given: Mapping[str, Any]
+    ) -> tuple[Pixels, Masks]:
+        outlines = [part for parts in target.polygons for part in parts]
+        points = np.concatenate(outlines) if outlines else np.zeros((0, 2))
+        pixels, found = self.masks.run(pixels, generator, **given, keypoints=points, corner=np.arange(len(points)))
+        corners = _indices(found["corner"])
+        if len(corners) != len(points):
+            raise ConfigError(f"{self.masks.source} loses corners of polygons. Leave out what removes points.")
+        moved = np.asarray(found["keypoints"], dtype=np.float64).reshape(-1, 2)[np.argsort(corners)]
+        pieces = iter(np.split(moved, np.cumsum([len(part) for part in outlines])[:-1]))
+        polygons = tuple(tuple(next(pieces) for _ in parts) for parts in target.polygons)
+        boxes = [bounds(np.concatenate(parts)) for parts in polygons]
+        masks = replace(target, boxes=np.array(boxes).reshape(-1, 4), polygons=polygons)
+        return pixels, masks.chosen(np.sort(_indices(found["object"])))
+
+
+def _indices(values: Any) -> IntArray:
+    return np.asarray(values).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class TrainingTransform:
+    """A picture and a seed to a square picture of ``resizing.size``, or of the size that comes out without a resizing.
+
+    ``short_side`` is what the picture may be reduced to while it is decoded; None asks for all of it.
+    """
+
+    pipeline: Pipeline | None
+    resizing: CenterCrop | Letterbox | None
+    short_side: int | None
+    resize_first: bool = False
+
+    @property
+    def is_random(self) -> bool:
+        return self.pipeline is not None
+
+    def __call__(self, pixels: Pixels, target: Labels, seed: Seed) -> Prepared:
+        if isinstance(target, Boxes):
+            raise ConfigError(
+                "This augmentation is for classification and moves no boxes. Choose augment=objects, none, letterbox"
+                " or custom for a task with objects."
+            )
+        if self.resize_first and self.resizing is not None:
+            pixels = self.resizing(pixels)
+        if self.pipeline is not None:
+            pixels = self.pipeline(pixels, np.random.default_rng(seed))
+        if self.resizing is not None and pixels.shape[:2] != (self.resizing.size,) * 2:
+            pixels = self.resizing(pixels)
+        return Prepared(pixels=pixels, target=target)
 
 
 class _RandomResizedCrop(albumentations.RandomResizedCrop):  # type: ignore[misc]
@@ -78,24 +138,75 @@ class _RandomResizedCrop(albumentations.RandomResizedCrop):  # type: ignore[misc
         return resized_to(img[top:bottom, left:right], width, height)
 
 
+class _RandomCrop(albumentations.RandomResizedCrop):  # type: ignore[misc]
+    """The same crop, left at its size."""
+
+    def apply(self, img: Pixels, crop_coords: tuple[int, int, int, int], **params: Any) -> Pixels:
+        left, top, right, bottom = crop_coords
+        return img[top:bottom, left:right]
+
+
 def build_training_transform(augment: AugmentConfig, training: TrainingConfig) -> TrainingTransform:
     """The configured transform; ConfigError if it cannot be made."""
     size = training.training_crop_size
     if augment.file is not None:
-        return _custom(augment, size)
-    _check_crop(augment.random_resized_crop)
-    transforms = [*_crop(augment, size), *_photometric(augment)]
+        return _tried(
+            TrainingTransform(pipeline=_custom(augment.file), resizing=_resizing(augment, size, 1.0), short_side=None)
+        )
     cropped = augment.random_resized_crop.enabled
     resizing = _resizing(augment, size, training.validation_resize_size / training.validation_crop_size)
     return TrainingTransform(
-        compose=albumentations.Compose(transforms) if transforms else None,
+        pipeline=_configured(augment, size, _RandomResizedCrop),
         resizing=resizing,
         short_side=_spared(augment.random_resized_crop, size) if cropped else resizing.short_side,
         resize_first=not cropped,
     )
 
 
-def _resizing(augment: AugmentConfig, size: int, spare: float) -> Resizing:
+def build_offline_transform(augment: AugmentConfig, training: TrainingConfig) -> TrainingTransform:
+    """The same without any resizing: what is cut out stays as large as it is in the picture."""
+    if augment.file is not None:
+        return _tried(TrainingTransform(pipeline=_custom(augment.file), resizing=None, short_side=None))
+    pipeline = _configured(augment, training.training_crop_size, _RandomCrop)
+    return TrainingTransform(pipeline=pipeline, resizing=None, short_side=None)
+
+
+def build_object_pipeline(file: str, minimum_visibility: float) -> ObjectPipeline:
+    """A user's own transforms, tried out; ConfigError if they cannot be used on pictures with objects."""
+    source, steps = _read(file)
+
+    def pipeline(visibility: float, **parameters: Any) -> Pipeline:
+        boxes = albumentations.BboxParams(
+            format="pascal_voc",
+            label_fields=["object"],
+            clip=True,
+            filter_invalid_bboxes=True,
+            min_visibility=visibility,
+        )
+        transforms = [_built(step, with_objects=True) for step in steps]
+        with warnings.catch_warnings():  # of transforms that move nothing: that is fine
+            warnings.simplefilter("ignore", UserWarning)
+            return Pipeline(albumentations.Compose(transforms, bbox_params=boxes, **parameters), source)
+
+    corners = albumentations.KeypointParams(format="xy", label_fields=["corner"], remove_invisible=False)
+    return ObjectPipeline(pipeline(minimum_visibility), pipeline(0.0, keypoint_params=corners))
+
+
+def color_pipeline(jitter: ColorJitterConfig) -> Pipeline | None:
+    transforms = _colors(jitter)
+    return Pipeline(albumentations.Compose(transforms)) if transforms else None
+
+
+def _configured(augment: AugmentConfig, size: int, crop: type[Any]) -> Pipeline | None:
+    cropping = augment.random_resized_crop
+    for name in ("scale", "ratio"):
+        check_span(f"augment.random_resized_crop.{name}", getattr(cropping, name))
+    crops = [crop(size=(size, size), scale=tuple(cropping.scale), ratio=tuple(cropping.ratio))]
+    transforms = [*(crops if cropping.enabled else []), *_flips(augment), *_colors(augment.color_jitter)]
+    return Pipeline(albumentations.Compose(transforms)) if transforms else None
+
+
+def _resizing(augment: AugmentConfig, size: int, spare: float) -> CenterCrop | Letterbox:
     """The evaluation's resizing at the training size, so that both see objects at the same scale."""
     if augment.resize == Letterbox.name:
         return Letterbox(size=size, fill=augment.fill)
@@ -103,72 +214,77 @@ def _resizing(augment: AugmentConfig, size: int, spare: float) -> Resizing:
 
 
 def _spared(crop: CropConfig, size: int) -> int:
-    return math.ceil(size * min(_MOST_SPARE, 1 / math.sqrt(crop.scale[0])))
+    return math.ceil(size * min(MOST_SPARE, 1 / math.sqrt(crop.scale[0])))
 
 
-def _check_crop(crop: CropConfig) -> None:
-    for name in ("scale", "ratio"):
-        values = getattr(crop, name)
-        if len(values) != 2 or values[0] > values[1]:
-            raise ConfigError(
-                f"augment.random_resized_crop.{name}={list(values)}: must be two numbers, the smaller one first."
-            )
+def check_span(name: str, values: Sequence[float]) -> None:
+    """Raise ConfigError for a key whose value is no pair from low to high."""
+    if len(values) != 2 or values[0] > values[1]:
+        raise ConfigError(f"{name}={list(values)}: must be two numbers, the smaller one first.")
 
 
-def _crop(augment: AugmentConfig, size: int) -> list[Any]:
-    crop = augment.random_resized_crop
-    if not crop.enabled:
-        return []
-    return [_RandomResizedCrop(size=(size, size), scale=tuple(crop.scale), ratio=tuple(crop.ratio))]
-
-
-def _photometric(augment: AugmentConfig) -> list[Any]:
-    jitter = augment.color_jitter
-    colors = albumentations.ColorJitter(
-        brightness=_around_one(jitter.brightness),
-        contrast=_around_one(jitter.contrast),
-        saturation=_around_one(jitter.saturation),
-        hue=(-jitter.hue, jitter.hue),
-        p=jitter.p,
-    )
+def _flips(augment: AugmentConfig) -> list[Any]:
     transforms = [
         albumentations.HorizontalFlip(p=augment.horizontal_flip.p),
         albumentations.VerticalFlip(p=augment.vertical_flip.p),
-        colors,
     ]
     return [transform for transform in transforms if transform.p > 0]
+
+
+def _colors(jitter: ColorJitterConfig) -> list[Any]:
+    if not jitter.p:
+        return []
+    return [
+        albumentations.ColorJitter(
+            brightness=_around_one(jitter.brightness),
+            contrast=_around_one(jitter.contrast),
+            saturation=_around_one(jitter.saturation),
+            hue=(-jitter.hue, jitter.hue),
+            p=jitter.p,
+        )
+    ]
 
 
 def _around_one(change: float) -> tuple[float, float]:
     return max(1 - change, 0.0), 1 + change
 
 
-def _custom(augment: AugmentConfig, size: int) -> TrainingTransform:
-    if not augment.file:
+def _custom(file: str) -> Pipeline:
+    source, steps = _read(file)
+    return Pipeline(albumentations.Compose([_built(step) for step in steps]), source)
+
+
+def _read(file: str) -> tuple[str, Sequence[Step]]:
+    if not file:
         raise ConfigError("augment=custom needs a pipeline in YAML. Name it: augment.file=FILE.")
-    source = f"augment.file={augment.file}"
-    steps = read_pipeline(augment.file)
-    transform = TrainingTransform(
-        compose=albumentations.Compose([_built(step) for step in steps]),
-        resizing=_resizing(augment, size, 1.0),
-        short_side=None,
-        source=source,
-    )
-    _try(transform)
+    return f"augment.file={file}", read_pipeline(file)
+
+
+def _tried(transform: TrainingTransform) -> TrainingTransform:
+    """Find what is wrong with a pipeline before training."""
+    for seed in range(3):
+        transform(trial_picture(), Labels(labels=np.array([0])), (seed,))
     return transform
 
 
-def _try(transform: TrainingTransform) -> None:
-    """Find what is wrong with a pipeline before training: on a picture that is larger than most."""
-    picture = np.random.default_rng(0).integers(0, 256, (1024, 1280, 3), dtype=np.uint8)
-    for seed in range(3):
-        transform(picture, (seed,))
+def trial_picture() -> Pixels:
+    """Larger than most."""
+    return np.random.default_rng(0).integers(0, 256, (1024, 1280, 3), dtype=np.uint8)
 
 
-def _built(step: Step) -> Any:
+def _built(step: Step, *, with_objects: bool = False) -> Any:
     kind = _transform_class(step)
-    children = {} if step.steps is None else {"transforms": [_built(child) for child in step.steps]}
+    if with_objects and issubclass(kind, albumentations.DualTransform) and not {*_targets(kind)} >= _OBJECTS:
+        raise ConfigError(f"{step.place}: {step.name} moves pixels but no boxes and polygons. Leave it out.")
+    steps = [_built(child, with_objects=with_objects) for child in step.steps or ()]
+    children = {} if step.steps is None else {"transforms": steps}
     return _called(lambda: kind(**children, **step.parameters), step)
+
+
+def _targets(kind: type[Any]) -> Sequence[Targets]:
+    """What it transforms; what it does not, albumentations hands on as it is."""
+    targets: Targets | Sequence[Targets] = kind._targets
+    return [targets] if isinstance(targets, Targets) else targets
 
 
 def _transform_class(step: Step) -> type[Any]:

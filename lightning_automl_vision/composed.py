@@ -18,6 +18,7 @@ from lightning_automl_vision.settings import (
     JobConfig,
     LimitsConfig,
     ModelConfig,
+    ObjectAugmentConfig,
     TaskConfig,
     TilerConfig,
     TrainerConfig,
@@ -35,7 +36,7 @@ class Settings:
     task: TaskConfig
     model: ModelConfig
     data: DataConfig
-    augment: AugmentConfig
+    augment: AugmentConfig | ObjectAugmentConfig
     tiler: TilerConfig
     training: TrainingConfig
     trainer: TrainerConfig

@@ -22,6 +22,7 @@ EXAMPLES = """\
 Examples
   lav data.training=photos/ model=resnet18
   lav task=image_classification_multilabel data.training=train.jsonl data.validation=validation.jsonl
+  lav predict RUN input=photos/ output=answers draw=true
   lav convert input=annotations.json output=train.jsonl task=image_object_detection
   lav -m model=resnet18,mobilenetv2 data.training=photos/
 """

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError, WeightsError
+from lightning_automl_vision.keys import DescribedKey, described
 from lightning_automl_vision.run import write_json
+from lightning_automl_vision.settings import ModelConfig
 from lightning_automl_vision.specs import TASKS
 
 if TYPE_CHECKING:
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 WEIGHTS, MODEL, SETTINGS, LABELS = "weights.safetensors", "model.json", "settings.json", "labels.json"
+# What settings.json calls the model's parameters that may be changed after training.
+INFERENCE = {
+    "box_score_threshold": "box_score_thresh",
+    "nms_iou_threshold": "nms_iou_thresh",
+    "box_detections_per_image": "box_detections_per_img",
+    "mask_pixel_score_threshold": "mask_pixel_score_threshold",
+    "max_number_of_polygon_points": "max_number_of_polygon_points",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +39,35 @@ class ModelCard:
     image_size: int
     labels: Sequence[str]
     settings: Mapping[str, Any]
+
+
+def inference_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a model's parameters that settings.json holds, by their names there."""
+    return {inside: parameters[name] for name, inside in INFERENCE.items() if name in parameters}
+
+
+def chosen_parameters(card: ModelCard, config: type[ModelConfig], source: str) -> dict[str, Any]:
+    """What the model was built with, and in its place what settings.json says now, under either name."""
+    parameters = dict(card.parameters)
+    for name, inside in INFERENCE.items():
+        given = {card.settings[spelling] for spelling in (name, inside) if spelling in card.settings}
+        if len(given) > 1:
+            raise ConfigError(f"{source}: {inside} and {name} are the same setting and differ. Keep one.")
+        if given and name in parameters:
+            parameters[name] = given.pop()
+    for described_key in described(config, source):
+        name = described_key.name.removeprefix(f"{source}.")
+        value = parameters.get(name)
+        if name in INFERENCE and name in parameters and (fault := _fault(described_key, value)):
+            raise ConfigError(f"{source}: {INFERENCE[name]}={value!r} {fault}.")
+    return parameters
+
+
+def _fault(wanted: DescribedKey, value: Any) -> str | None:
+    kind = int if wanted.type == "int" else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return f"must be {wanted.allowed}"
+    return wanted.key.fault(value)
 
 
 def save_model(folder: Path, card: ModelCard, model: nn.Module) -> None:

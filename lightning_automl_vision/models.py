@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_automl_vision.samples import ScoredLabels
+from lightning_automl_vision.data.resizing import Resizing
+from lightning_automl_vision.masks import draw_polygons
+from lightning_automl_vision.samples import Place, Polygons, ScoredBoxes, ScoredLabels
 
 T = TypeVar("T", bound="Targets")
 P = TypeVar("P")
+B = TypeVar("B", bound="BoxTargets")
+D = TypeVar("D", bound=ScoredBoxes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +31,69 @@ class Targets:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoxTargets(Targets):
+    """The objects of all pictures in one row: M class indices, M x 4 corners in pixels of their picture, M crowd flags.
+
+    ``counts`` says how many of them belong to the first picture, to the second, and so on.
+    """
+
+    boxes: Tensor
+    crowd: Tensor
+    counts: tuple[int, ...]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, labels=function(self.labels), boxes=function(self.boxes), crowd=function(self.crowd))
+
+    def split(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Values of all objects, picture by picture."""
+        return torch.split(values, list(self.counts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskTargets(BoxTargets):
+    """With the polygons of each object, in pixels of its picture; masks are drawn when they are asked for."""
+
+    polygons: Polygons
+
+    def masks(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """For each picture of this width and height its objects' N x H x W zeros and ones, where the boxes are."""
+        drawn, first = [], 0
+        for (width, height), count in zip(sizes, self.counts, strict=True):
+            masks = torch.zeros((count, height, width), dtype=torch.uint8)
+            for mask, parts in zip(masks.numpy(), self.polygons[first : first + count], strict=True):
+                crop = draw_polygons(parts, width, height)
+                rows, columns = crop.pixels.shape
+                mask[crop.top : crop.top + rows, crop.left : crop.left + columns] = crop.pixels
+            drawn.append(masks.to(self.boxes.device, non_blocking=True))
+            first += count
+        return drawn
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch(Generic[T]):
-    """N x 3 x H x W uint8 RGB pictures, their truth, and the name of each in logs and predictions."""
+    """N x 3 x H x W uint8 RGB pictures, their truth, and the name of each in logs and predictions.
+
+    ``sizes`` are width and height of each picture, which lies at the top left of its H x W; none are given where every
+    picture fills it. ``indices`` say which samples of the data set they are, ``places`` where each whole image lies in
+    its picture, ``dropped`` how many objects augmentation left out.
+    """
 
     images: Tensor
     targets: T
     keys: Sequence[str]
+    sizes: Sequence[tuple[int, int]] = ()
+    indices: Sequence[int] = ()
+    places: Sequence[Place] = ()
+    dropped: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def picture_sizes(self) -> Sequence[tuple[int, int]]:
+        """Width and height of every picture, whether it fills its tensor or not."""
+        height, width = self.images.shape[-2:]
+        return self.sizes or [(int(width), int(height))] * len(self)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         return replace(self, images=function(self.images), targets=self.targets.map(function))
@@ -51,13 +109,15 @@ class VisionModel(nn.Module, ABC, Generic[T, P]):
     """A network that can be trained and asked, apart from any trainer.
 
     ``freezable`` are the groups of parameter-name prefixes that ``training.layers_to_freeze`` counts, first to last.
+    ``resizing`` is how the model wants its pictures prepared; None leaves it to the configuration.
     """
 
     freezable: tuple[tuple[str, ...], ...] = ()
+    resizing: Resizing | None = None
 
     @abstractmethod
     def losses(self, batch: Batch[T]) -> dict[str, Tensor]:
-        """Named scalars whose sum is minimised; called in training mode."""
+        """Named scalars whose sum is minimised; in evaluation mode they are the validation losses."""
 
     @abstractmethod
     def predict(self, batch: Batch[T]) -> list[P]:
@@ -66,6 +126,10 @@ class VisionModel(nn.Module, ABC, Generic[T, P]):
     def backbone(self) -> nn.Module:
         """The part that a state dict given as ``model.weights`` is loaded into."""
         return self
+
+    def renamed(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors of such a file by their names in ``backbone``, where older or other files call them otherwise."""
+        return tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +184,13 @@ class Classifier(VisionModel[Targets, ScoredLabels]):
 
     def backbone(self) -> nn.Module:
         return self.network
+
+
+class Detector(VisionModel[B, D]):
+    """A network that finds objects; its pictures come padded on the right and below, as ``Batch.sizes`` says.
+
+    ``predict`` answers in pixels of the prepared picture, best score first, with scores strictly greater than
+    ``box_score_threshold``, which may be set from outside; crowd boxes are no truth and no background to ``losses``.
+    """
+
+    box_score_threshold: float

@@ -7,16 +7,24 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_automl_vision.data.images import decode_image, pixels_of, read_image
+from lightning_automl_vision.data.images import Sized, decode_sized, pixels_of, read_sized
 from lightning_automl_vision.data.resizing import Resizing, resizing_from_settings
 from lightning_automl_vision.errors import ConfigError, DataError
-from lightning_automl_vision.model_folder import MODEL, WEIGHTS, ModelCard, load_weights, read_card
+from lightning_automl_vision.model_folder import (
+    MODEL,
+    SETTINGS,
+    WEIGHTS,
+    ModelCard,
+    chosen_parameters,
+    load_weights,
+    read_card,
+)
 from lightning_automl_vision.plugins import model_spec
-from lightning_automl_vision.samples import Pixels, ScoredLabels
+from lightning_automl_vision.samples import Pixels, ScoredBoxes, ScoredLabels, ScoredMasks
 from lightning_automl_vision.settings import DataConfig
 
 if TYPE_CHECKING:
@@ -24,7 +32,9 @@ if TYPE_CHECKING:
 
     Picture = str | PathLike[str] | bytes | Pixels | Image
 
-Network = Callable[[Pixels], list[ScoredLabels]]
+Prediction = ScoredLabels | ScoredBoxes | ScoredMasks
+# Prepared pictures, which may differ in size, to a prediction for each.
+Network = Callable[[Sequence[Pixels]], Sequence[Prediction]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,31 +50,49 @@ class Predictor:
     def labels(self) -> tuple[str, ...]:
         return tuple(self.card.labels)
 
-    def predict(self, images: Iterable[Picture], *, batch_size: int = 16) -> list[ScoredLabels]:
-        """One prediction for each of: path, URL, encoded bytes, H x W x 3 RGB array of uint8, Pillow image."""
+    def predict(self, images: Iterable[Picture], *, batch_size: int = 16) -> list[Any]:
+        """A prediction for each of: path, URL, encoded bytes, H x W x 3 RGB array of uint8, Pillow image.
+
+        ScoredLabels from a classifier; from a detector ScoredBoxes, from a segmenting one ScoredMasks, in the pixels of
+        the picture.
+        """
         if isinstance(images, (str, bytes, PathLike)):
             raise DataError("predict takes several images. Put the one in brackets: predict([image]).")
         return [
-            replace(prediction, labels=self.labels)
+            prediction
             for batch in _batches(images, batch_size)
-            for prediction in self.network(np.stack([self.resizing(self._pixels(image)) for image in batch]))
+            for prediction in self.answer([self.picture(image) for image in batch])
         ]
 
-    def _pixels(self, image: Picture) -> Pixels:
+    def answer(self, pictures: Sequence[Sized]) -> list[Any]:
+        """A prediction for each picture that ``picture`` gave, all of them in one batch."""
+        predictions = self.network([self.resizing(pixels) for pixels, _ in pictures])
+        return [
+            self._named(prediction, pixels, size)
+            for prediction, (pixels, size) in zip(predictions, pictures, strict=True)
+        ]
+
+    def _named(self, prediction: Prediction, pixels: Pixels, size: tuple[int, int]) -> Prediction:
+        if isinstance(prediction, ScoredLabels):
+            return replace(prediction, labels=self.labels)
+        place = self.resizing.place(pixels.shape[1], pixels.shape[0])
+        return replace(prediction.restored(place, *size), classes=self.labels)
+
+    def picture(self, image: Picture) -> Sized:
+        """A picture as the model needs it, and the width and height that it has."""
+        maximum, short_side = self.maximum_pixels, self.resizing.short_side
         if isinstance(image, (str, PathLike)):
-            short_side = self.resizing.short_side
-            return read_image(image, maximum_pixels=self.maximum_pixels, short_side=short_side)
+            return read_sized(image, maximum_pixels=maximum, short_side=short_side)
         if isinstance(image, bytes):
-            short_side = self.resizing.short_side
-            return decode_image(
-                image, name="the given bytes", maximum_pixels=self.maximum_pixels, short_side=short_side
-            )
+            return decode_sized(image, name="the given bytes", maximum_pixels=maximum, short_side=short_side)
         if isinstance(image, np.ndarray):
-            return _checked(image)
-        if not hasattr(image, "getexif"):
+            pixels = _checked(image)
+        elif hasattr(image, "getexif"):
+            pixels = pixels_of(image, maximum_pixels=maximum)
+        else:
             kind = type(image).__name__
             raise DataError(f"predict takes no {kind}: give paths, URLs, bytes, RGB arrays or Pillow images.")
-        return pixels_of(image, maximum_pixels=self.maximum_pixels)
+        return pixels, (pixels.shape[1], pixels.shape[0])
 
 
 def load(folder: str | PathLike[str]) -> Predictor:
@@ -72,7 +100,7 @@ def load(folder: str | PathLike[str]) -> Predictor:
     card, found = read_card(Path(folder))
     return Predictor(
         card=card,
-        resizing=resizing_from_settings(card.settings, source=str(found / "settings.json")),
+        resizing=resizing_from_settings(card.settings, source=str(found / SETTINGS)),
         network=_torch_network(card, found),
     )
 
@@ -80,10 +108,12 @@ def load(folder: str | PathLike[str]) -> Predictor:
 def _torch_network(card: ModelCard, folder: Path) -> Network:
     import torch
 
-    from lightning_automl_vision.models import Batch, Targets
+    from lightning_automl_vision.data.batching import no_targets
+    from lightning_automl_vision.data.module import padded
+    from lightning_automl_vision.models import Batch
 
     spec = model_spec(card.name)
-    parameters = dict(card.parameters)
+    parameters = chosen_parameters(card, spec.config, str(folder / SETTINGS))
     if "pretrained" in spec.config.__dataclass_fields__:
         parameters["pretrained"] = False  # whatever the folder says: it brings its own weights
     try:
@@ -93,13 +123,11 @@ def _torch_network(card: ModelCard, folder: Path) -> Network:
     load_weights(model, folder / WEIGHTS)
     model.eval()
 
-    def network(images: Pixels) -> list[ScoredLabels]:
+    def network(pictures: Sequence[Pixels]) -> Sequence[Prediction]:
+        images, sizes = padded(pictures)
+        batch = Batch(images=images, targets=no_targets(len(pictures)), keys=[""] * len(pictures), sizes=sizes)
         with torch.inference_mode():
-            tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-            unknown = Targets(labels=torch.zeros(len(images), dtype=torch.int64))
-            batch = Batch(images=tensor, targets=unknown, keys=[""] * len(images))
-            predictions: list[ScoredLabels] = model.predict(batch)
-            return predictions
+            return model.predict(batch)
 
     return network
 

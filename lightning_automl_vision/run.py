@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,13 @@ def write(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     write(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """JSON Lines; no file for no values."""
+    lines = "".join(json.dumps(finite(value), ensure_ascii=False) + "\n" for value in values)
+    if lines:
+        write(path, lines)
 
 
 def finite(value: Any) -> Any:

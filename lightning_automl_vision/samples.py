@@ -1,13 +1,14 @@
 """What readers give and models answer: plain numpy, so that nothing here needs torch.
 
 A reader's boxes and polygons are shares of the image's width and height (0 to 1), as the picture is displayed,
-EXIF orientation applied; `in_pixels` turns them into absolute pixels once the image's size is known.
+EXIF orientation applied; `placed` turns them into absolute pixels of a picture that the image has a place in.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,51 @@ BoolArray = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
 Scores = NDArray[np.float32]
 
+SIDES = ("topX", "topY", "bottomX", "bottomY")
+"""What the documented formats call a box's corners."""
+
+
+class Place(NamedTuple):
+    """Where the whole of an image lies in a picture made from it, in that picture's pixels; it may reach beyond."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def points(self, shares: FloatArray) -> FloatArray:
+        """Shares of the image as pixels of the picture; the last axis is x, y in turn."""
+        size, corner = self._turned(shares)
+        return shares * size + corner
+
+    def shares(self, points: FloatArray) -> FloatArray:
+        """The inverse."""
+        size, corner = self._turned(points)
+        return (points - corner) / size
+
+    def _turned(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Size and corner as often as the last axis has pairs."""
+        turns = points.shape[-1] // 2
+        return np.array((self.width, self.height) * turns), np.array((self.left, self.top) * turns)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
     """Class indices: one for a multi-class image, any number for a multi-label one, one for each object."""
 
     labels: IntArray
+
+    def placed(self, place: Place) -> Self:
+        """From shares of the image to pixels of a picture."""
+        return self
+
+    def shares(self, place: Place) -> Self:
+        """From pixels of a picture to shares of the image."""
+        return self
+
+    def chosen(self, keep: NDArray[Any]) -> Self:
+        """Some of the objects, by index or by yes and no."""
+        return replace(self, labels=self.labels[keep])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,22 +73,41 @@ class Boxes(Labels):
     boxes: FloatArray
     crowd: BoolArray
 
-    def in_pixels(self, width: int, height: int) -> Self:
-        return replace(self, boxes=self.boxes * (width, height, width, height))
+    def placed(self, place: Place) -> Self:
+        return replace(self, boxes=place.points(self.boxes))
+
+    def shares(self, place: Place) -> Self:
+        return replace(self, boxes=place.shares(self.boxes))
+
+    def chosen(self, keep: NDArray[Any]) -> Self:
+        return replace(self, labels=self.labels[keep], boxes=self.boxes[keep], crowd=self.crowd[keep])
+
+
+Polygons = tuple[tuple[FloatArray, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masks(Boxes):
     """Boxes, and for each object its parts as polygons of P x 2 points; parts that overlap make a hole."""
 
-    polygons: tuple[tuple[FloatArray, ...], ...]
+    polygons: Polygons
 
-    def in_pixels(self, width: int, height: int) -> Self:
-        scale = (width, height)
+    def placed(self, place: Place) -> Self:
+        polygons = tuple(tuple(place.points(part) for part in parts) for parts in self.polygons)
+        return replace(self, boxes=place.points(self.boxes), polygons=polygons)
+
+    def shares(self, place: Place) -> Self:
+        polygons = tuple(tuple(place.shares(part) for part in parts) for parts in self.polygons)
+        return replace(self, boxes=place.shares(self.boxes), polygons=polygons)
+
+    def chosen(self, keep: NDArray[Any]) -> Self:
+        indices = np.arange(len(self.labels))[keep]
         return replace(
             self,
-            boxes=self.boxes * (width, height, width, height),
-            polygons=tuple(tuple(part * scale for part in parts) for parts in self.polygons),
+            labels=self.labels[keep],
+            boxes=self.boxes[keep],
+            crowd=self.crowd[keep],
+            polygons=tuple(self.polygons[index] for index in indices),
         )
 
 
@@ -87,3 +146,94 @@ class ScoredLabels:
     def as_dict(self) -> dict[str, list[float] | list[str]]:
         """The documented answer of a scoring endpoint."""
         return {"probs": [float(score) for score in self.scores], "labels": list(self.labels)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredBoxes:
+    """The objects found in a picture of ``width`` x ``height`` pixels, best score first; corners in its pixels.
+
+    A network answers with class indices and without ``classes``; whoever knows the classes names them.
+    """
+
+    labels: IntArray
+    boxes: FloatArray
+    scores: Scores
+    width: int
+    height: int
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def restored(self, place: Place, width: int, height: int) -> Self:
+        """In the pixels of the image that has this place in the picture; nothing reaches beyond the image."""
+        boxes = (place.shares(self.boxes) * ((width, height) * 2)).clip(0, (width, height) * 2)
+        return replace(self, boxes=boxes, width=width, height=height)
+
+    def chosen(self, keep: NDArray[Any]) -> Self:
+        return replace(self, labels=self.labels[keep], boxes=self.boxes[keep], scores=self.scores[keep])
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The class of each object."""
+        return [self.classes[label] for label in self.labels]
+
+    def as_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """The documented answer of a scoring endpoint: corners as shares of the image."""
+        shares = self.boxes / ((self.width, self.height) * 2)
+        return {
+            "boxes": [
+                {"box": dict(zip(SIDES, box, strict=True)), "label": name, "score": score}
+                for box, name, score in zip(shares.tolist(), self.names, self.scores.tolist(), strict=True)
+            ]
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredMasks(ScoredBoxes):
+    """Boxes, and for each a grid of shares that covers it: how sure the model is that a place belongs to the object.
+
+    What is at least ``pixel_threshold`` sure is the object's mask; `masks.mask_of` draws it at the picture's size.
+    """
+
+    shapes: NDArray[np.float32]
+    pixel_threshold: float = 0.5
+
+    def restored(self, place: Place, width: int, height: int) -> Self:
+        """As of boxes; where a box is cut at the image's border its shape is cut alike."""
+        whole = place.shares(self.boxes) * ((width, height) * 2)
+        cut = replace(self, boxes=whole.clip(0, (width, height) * 2), width=width, height=height)
+        shapes = self.shapes.copy()
+        for index in np.flatnonzero(np.abs(cut.boxes - whole).max(axis=1, initial=0) > 0):
+            across, down = (
+                _resampling(whole[index, axis::2], cut.boxes[index, axis::2], shapes.shape[2 - axis]) for axis in (0, 1)
+            )
+            shapes[index] = down @ shapes[index] @ across.T
+        return replace(cut, shapes=shapes)
+
+    def without_shapes(self) -> ScoredBoxes:
+        return ScoredBoxes(
+            labels=self.labels,
+            boxes=self.boxes,
+            scores=self.scores,
+            width=self.width,
+            height=self.height,
+            classes=self.classes,
+        )
+
+    def chosen(self, keep: NDArray[Any]) -> Self:
+        return replace(
+            self,
+            labels=self.labels[keep],
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            shapes=self.shapes[keep],
+        )
+
+
+def _resampling(old: FloatArray, new: FloatArray, cells: int) -> NDArray[np.float32]:
+    """The linear map from values in the cells of one span to those in as many cells of another."""
+    centres = np.arange(cells) + 0.5
+    wanted = new[0] + centres / cells * (new[1] - new[0])
+    given = old[0] + centres / cells * (old[1] - old[0])
+    return np.stack([np.interp(wanted, given, unit) for unit in np.eye(cells)], axis=1).astype(np.float32)

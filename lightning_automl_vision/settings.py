@@ -9,11 +9,59 @@ from dataclasses import dataclass, field
 
 from lightning_automl_vision.keys import key
 
+VALIDATION_LOSS = "validation_loss"
+
 
 @dataclass
 class TaskConfig:
     name: str = key("???", "The task.")
     primary_metric: str = key("???", "The metric that picks the best epoch and is returned to a sweep.")
+
+    @property
+    def judged_by(self) -> str:
+        """The metric that does so in this configuration."""
+        return self.primary_metric
+
+    @property
+    def lower_is_better(self) -> bool:
+        return False
+
+
+@dataclass
+class ObjectTaskConfig(TaskConfig):
+    """How objects that are found are judged."""
+
+    validation_metric_type: str = key(
+        "voc",
+        "The metrics: `voc` at one overlap, `coco` over ten of them, both, or none, where the validation loss decides.",
+        choices=("voc", "coco", "coco_voc", "none"),
+    )
+    validation_iou_threshold: float = key(
+        0.5, "The overlap from which on an object counts as found, for `voc` and the curves.", minimum=0.1, maximum=1
+    )
+    metric_score_floor: float | None = key(
+        None,
+        "Judge every object with a score above this, where by default those above `model.box_score_threshold` are.",
+        minimum=0,
+        below=1,
+    )
+    log_training_metrics: bool = key(
+        False, "Compute the metrics on the training set too at each evaluation; it takes that much longer."
+    )
+    log_validation_loss: bool = key(
+        False, "Compute the losses on the validation set too at each evaluation; it takes about twice as long."
+    )
+    pictures: int = key(
+        6, "How many validation images are drawn with truth and prediction after each evaluation.", minimum=0
+    )
+
+    @property
+    def judged_by(self) -> str:
+        return VALIDATION_LOSS if self.lower_is_better else self.primary_metric
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.validation_metric_type == "none"
 
 
 @dataclass
@@ -225,7 +273,8 @@ class AugmentConfig:
 
     resize: str = key(
         "crop",
-        "`crop` resizes the short side and cuts the middle out; `letterbox` keeps the whole image and fills the rest.",
+        "`crop` resizes the short side and cuts the middle out; `letterbox` keeps the whole image and fills the rest."
+        " For tasks with objects: `model`, as the model wants it, or `letterbox`.",
         choices=("crop", "letterbox"),
     )
     fill: int = key(114, "The gray that `letterbox` fills with.", minimum=0, maximum=255)
@@ -234,6 +283,76 @@ class AugmentConfig:
     vertical_flip: FlipConfig = field(default_factory=lambda: FlipConfig(p=0.0))
     color_jitter: ColorJitterConfig = field(default_factory=ColorJitterConfig)
     file: str | None = key(None, "An albumentations pipeline in YAML that replaces the transforms above.")
+
+
+@dataclass
+class ObjectCropConfig:
+    """Random crop around boxes: an object that is drawn keeps its centre and enough of itself, or nothing is cut."""
+
+    p: float = key(0.5, "How often it is applied.", minimum=0, maximum=1)
+    scale: list[float] = key([0.3, 1.0], "The smallest and the largest share of the image's area.", above=0, maximum=1)
+    ratio: list[float] = key(
+        [0.75, 1.3333333], "The smallest and the largest aspect ratio, where 1 is the image's own.", above=0
+    )
+    tries: int = key(10, "How many crops are tried before the image is left whole.", minimum=1)
+
+
+@dataclass
+class ExpandConfig:
+    p: float = key(0.5, "How often the image is put on a larger canvas.", minimum=0, maximum=1)
+    factor: float = key(2.0, "How many times as long the canvas' sides are at most.", minimum=1, maximum=10)
+
+
+@dataclass
+class OcclusionConfig:
+    """Parts of objects are erased, so that a model learns to find what is half hidden."""
+
+    p: float = key(0.0, "How often it is applied.", minimum=0, maximum=1)
+    objects: int = key(3, "How many objects of an image are hidden at most.", minimum=1)
+    share: list[float] = key(
+        [0.1, 0.4], "The smallest and the largest share of an object's box that is erased.", above=0, maximum=1
+    )
+    fill: str = key(
+        "noise",
+        "What takes its place: noise, the gray of `augment.fill`, or the image's mean colour.",
+        choices=("noise", "gray", "mean"),
+    )
+
+
+@dataclass
+class ObjectAugmentConfig:
+    """What happens to a training image and its objects, and whether a model's own resizing is used."""
+
+    apply_automl_train_augmentations: bool = key(
+        True, "Use `crop`, `expand` and the flips; false leaves them out, whatever they say."
+    )
+    apply_mosaic_for_yolo: bool = key(
+        True, "Let a model that trains on mosaics of four images do so; of the documented models only yolov5 does."
+    )
+    crop: ObjectCropConfig = field(default_factory=ObjectCropConfig)
+    expand: ExpandConfig = field(default_factory=ExpandConfig)
+    horizontal_flip: FlipConfig = field(default_factory=FlipConfig)
+    vertical_flip: FlipConfig = field(default_factory=lambda: FlipConfig(p=0.0))
+    color_jitter: ColorJitterConfig = field(default_factory=lambda: ColorJitterConfig(p=0.0))
+    occlusion: OcclusionConfig = field(default_factory=OcclusionConfig)
+    minimum_visibility: float = key(
+        0.25,
+        "An object of which a smaller share is still to be seen is left out and counted; crowds are no exception.",
+        minimum=0,
+        maximum=1,
+    )
+    resize: str = key(
+        "model",
+        "`model` resizes as the model wants it; `letterbox` keeps the shape of the image and fills up to a square.",
+        choices=("model", "letterbox"),
+    )
+    letterbox_size: int = key(640, "The side of the square of `letterbox`.", minimum=32)
+    fill: int = key(
+        114, "The gray around an image that is expanded or letterboxed, and of `occlusion`.", minimum=0, maximum=255
+    )
+    file: str | None = key(
+        None, "An albumentations pipeline in YAML that replaces the transforms above; it moves boxes and polygons too."
+    )
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from lightning_automl_vision.settings import ModelConfig
+from lightning_automl_vision.settings import ModelConfig, ObjectTaskConfig, TaskConfig
 
 if TYPE_CHECKING:
     from lightning_automl_vision.models import VisionModel
@@ -55,17 +55,29 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """A task by name; ``builder`` is the path of its VisionTask, empty while no model can serve it."""
+    """A task by name; ``builder`` is the path of its VisionTask, ``config`` the node of its keys.
+
+    ``unused`` are the ``training.*`` keys that mean nothing to it, with the only value that is not refused.
+    """
 
     name: str
     primary_metric: str
     default_models: tuple[str, ...]
     defaults: Defaults
-    builder: str = ""
+    builder: str
+    config: type[TaskConfig] = TaskConfig
+    unused: Defaults = field(default_factory=dict)
 
 
 _CLASSIFICATION = {"number_of_epochs": 15, "training_batch_size": 78}
 _DETECTION = {"number_of_epochs": 15, "training_batch_size": 2, "validation_batch_size": 1, "learning_rate": 0.005}
+_OF_CLASSIFICATION = {
+    "training_crop_size": 224,
+    "validation_crop_size": 224,
+    "validation_resize_size": 256,
+    "weighted_loss": 0,
+    "label_smoothing": 0.0,
+}
 
 TASKS: Mapping[str, TaskSpec] = {
     spec.name: spec
@@ -89,12 +101,18 @@ TASKS: Mapping[str, TaskSpec] = {
             primary_metric="mean_average_precision",
             default_models=("yolov5", "fasterrcnn_resnet50_fpn"),
             defaults=_DETECTION,
+            builder="lightning_automl_vision.tasks.objects:DetectionTask",
+            config=ObjectTaskConfig,
+            unused=_OF_CLASSIFICATION,
         ),
         TaskSpec(
             name="image_instance_segmentation",
             primary_metric="mean_average_precision",
             default_models=("maskrcnn_resnet50_fpn",),
             defaults=_DETECTION,
+            builder="lightning_automl_vision.tasks.objects:SegmentationTask",
+            config=ObjectTaskConfig,
+            unused=_OF_CLASSIFICATION,
         ),
     )
 }

@@ -13,7 +13,7 @@ from lightning_automl_vision.settings import (
     DataConfig,
     LimitsConfig,
     ModelConfig,
-    TaskConfig,
+    ObjectAugmentConfig,
     TilerConfig,
     TrainerConfig,
     TrainingConfig,
@@ -26,6 +26,7 @@ def typed_nodes() -> Mapping[tuple[str, str], Any]:
     """Every typed node by its config group and name."""
     nodes: dict[tuple[str, str], Any] = {
         ("augment", "classification"): AugmentConfig,
+        ("augment", "objects"): ObjectAugmentConfig,
         ("data", "default"): DataConfig,
         ("limits", "default"): LimitsConfig,
         ("tiler", "none"): TilerConfig,
@@ -35,7 +36,7 @@ def typed_nodes() -> Mapping[tuple[str, str], Any]:
     for verb, config in job_configs().items():
         nodes["job", verb] = config(name=verb)
     for task in TASKS.values():
-        nodes["task", task.name] = TaskConfig(name=task.name, primary_metric=task.primary_metric)
+        nodes["task", task.name] = task.config(name=task.name, primary_metric=task.primary_metric)
         nodes["model", f"default_for_{task.name}"] = _default_model(task)
     for spec in model_specs().values():
         for name in (spec.name, *spec.aliases):

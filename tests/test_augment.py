@@ -10,9 +10,10 @@ import pytest
 from test_images import picture
 
 from lightning_automl_vision import api
-from lightning_automl_vision.augment import build_training_transform
+from lightning_automl_vision.augment import build_offline_transform, build_training_transform
 from lightning_automl_vision.data.resizing import resizing_of
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.samples import Boxes, Labels
 from lightning_automl_vision.settings import (
     AugmentConfig,
     ColorJitterConfig,
@@ -40,8 +41,16 @@ def custom(tmp_path, text):
     return built(file=str(file))
 
 
+def shown(transform, *seed, pixels=PICTURE):
+    """The picture, whose label goes through."""
+    target = Labels(labels=np.array([3]))
+    prepared = transform(pixels, target, seed)
+    assert (prepared.target, prepared.dropped) == (target, 0)
+    return prepared.pixels
+
+
 def results(transform, count=40):
-    return np.stack([transform(PICTURE, (0, 0, number)) for number in range(count)])
+    return np.stack([shown(transform, 0, 0, number) for number in range(count)])
 
 
 def test_the_default_gives_other_pictures_for_other_seeds_only():
@@ -51,7 +60,7 @@ def test_the_default_gives_other_pictures_for_other_seeds_only():
     assert first.dtype == np.uint8
     assert len({image.tobytes() for image in first}) == 40
     assert (results(transform) == first).all()
-    assert (transform(PICTURE, (0, 0, 7)) == first[7]).all()
+    assert (shown(transform, 0, 0, 7) == first[7]).all()
 
 
 def test_a_transform_gives_the_same_in_another_process():
@@ -71,7 +80,7 @@ def test_the_global_generators_are_left_alone():
 def test_without_augmentation_training_images_are_as_validation_images(task):
     settings = api.settings(task=task, model="resnet18", augment="none")
     transform = build_training_transform(settings.augment, settings.training)
-    assert transform.compose is None
+    assert transform.pipeline is None
     expected = resizing_of(settings.augment, settings.training)(PICTURE)
     assert (results(transform, 5) == expected).all()
 
@@ -88,7 +97,7 @@ def test_letterbox_keeps_the_whole_picture():
 @pytest.mark.parametrize("axis", [("horizontal_flip", 1), ("vertical_flip", 0)])
 def test_flips_come_as_often_as_asked(axis):
     name, direction = axis
-    plain = built(**OFF)(PICTURE, (0,))
+    plain = shown(built(**OFF), 0)
     flipped = results(built(**{**OFF, name: FlipConfig(p=0.25)}), 400)
     same = (flipped == plain).all(axis=(1, 2, 3))
     mirrored = (flipped == np.flip(plain, direction)).all(axis=(1, 2, 3))
@@ -100,7 +109,7 @@ def test_crops_have_the_size_that_is_asked_for():
     gradient = np.tile(np.linspace(0, 250, 200).astype(np.uint8)[None, :, None], (200, 1, 3))
     crop = CropConfig(scale=[0.25, 0.25], ratio=[1.0, 1.0])
     transform = built(**{**OFF, "random_resized_crop": crop})
-    spans = [int(np.ptp(transform(gradient, (number,))[32, :, 0])) for number in range(20)]
+    spans = [int(np.ptp(shown(transform, number, pixels=gradient)[32, :, 0])) for number in range(20)]
     assert all(115 <= span <= 128 for span in spans)
 
 
@@ -109,14 +118,14 @@ def test_jitter_changes_colours_within_its_limits():
     brighter = built(
         **{**OFF, "color_jitter": ColorJitterConfig(p=1.0, brightness=0.2, contrast=0, saturation=0, hue=0)}
     )
-    values = {int(brighter(gray, (number,))[0, 0, 0]) for number in range(60)}
+    values = {int(shown(brighter, number, pixels=gray)[0, 0, 0]) for number in range(60)}
     assert min(values) >= 79
     assert max(values) <= 121
     assert len(values) > 20
     red = np.zeros((80, 80, 3), np.uint8)
     red[..., 0] = 200
     hue = built(**{**OFF, "color_jitter": ColorJitterConfig(p=1.0, brightness=0, contrast=0, saturation=0, hue=0.1)})
-    assert max(int(hue(red, (number,))[0, 0, 1:].max()) for number in range(30)) > 30
+    assert max(int(shown(hue, number, pixels=red)[0, 0, 1:].max()) for number in range(30)) > 30
 
 
 @pytest.mark.parametrize(("crop", "expected"), [([0.08, 1.0], 128), ([0.64, 1.0], 80), ([1.0, 1.0], 64)])
@@ -130,11 +139,24 @@ def test_a_range_that_is_none_is_refused(values):
         built(random_resized_crop=CropConfig(scale=values))
 
 
-@pytest.mark.parametrize(
-    "task", ["classification", "classification_multilabel", "object_detection", "instance_segmentation"]
-)
+@pytest.mark.parametrize("task", ["image_classification", "image_classification_multilabel"])
 def test_every_task_has_a_default(task):
-    assert api.settings(task=f"image_{task}", model="resnet18").augment.color_jitter.p == 0.8
+    assert api.settings(task=task, model="resnet18").augment.color_jitter.p == 0.8
+
+
+def test_boxes_are_refused_and_not_left_where_they_were():
+    boxes = Boxes(labels=np.array([0]), boxes=np.array([[0.1, 0.1, 0.5, 0.5]]), crowd=np.array([False]))
+    with pytest.raises(ConfigError, match=r"for classification and moves no boxes\. Choose augment=objects"):
+        built()(PICTURE, boxes, (0,))
+
+
+def test_offline_pictures_are_as_large_as_what_is_cut_out():
+    crop = CropConfig(scale=[0.25, 0.25], ratio=[1.0, 1.0])
+    cut = build_offline_transform(AugmentConfig(**{**OFF, "random_resized_crop": crop}), TRAINING)
+    assert {shown(cut, number).shape for number in range(9)} == {(69, 69, 3)}
+    whole = build_offline_transform(AugmentConfig(**{**OFF, "horizontal_flip": FlipConfig(p=1.0)}), TRAINING)
+    assert (shown(whole, 0) == PICTURE[:, ::-1]).all()
+    assert (cut.short_side, whole.short_side) == (None, None)
 
 
 # Pipelines of one's own
@@ -174,7 +196,7 @@ def test_what_albumentations_saves_is_a_pipeline(tmp_path):
     file = tmp_path / "saved.yaml"
     albumentations.save(saved, file, data_format="yaml")
     transform = built(file=str(file))
-    assert (transform(PICTURE, (1,)) == saved(image=PICTURE)["image"]).all()
+    assert (shown(transform, 1) == saved(image=PICTURE)["image"]).all()
 
 
 def test_a_pipeline_of_ones_own_depends_on_the_seed_alone(tmp_path):
@@ -187,9 +209,9 @@ def test_a_pipeline_of_ones_own_depends_on_the_seed_alone(tmp_path):
 
 
 def test_a_picture_of_another_size_is_brought_to_the_crop_size(tmp_path):
-    assert custom(tmp_path, "- Transpose: {p: 1}")(PICTURE, (1,)).shape == (64, 64, 3)
+    assert shown(custom(tmp_path, "- Transpose: {p: 1}"), 1).shape == (64, 64, 3)
     file = tmp_path / "pipeline.yaml"
-    image = built(file=str(file), resize="letterbox", fill=3)(PICTURE, (1,))
+    image = shown(built(file=str(file), resize="letterbox", fill=3), 1)
     assert (image[:, :8] == 3).all()
 
 

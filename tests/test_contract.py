@@ -1,16 +1,17 @@
 """What every model of every plugin must do; a new model brings its own cases.
 
 The smallest model of each family runs in the quick suite, the rest is marked slow. A family is a plugin's models that
-freeze the same layers.
+freeze the same layers and serve the same tasks.
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torchvision.ops import box_iou
 
 from lightning_automl_vision.keys import check_ranges, described
 from lightning_automl_vision.plugins import model_spec, model_specs, models_by_plugin
@@ -19,28 +20,32 @@ from lightning_automl_vision.typed_nodes import typed_nodes
 
 CLASSES = 3
 TOY_SIZE = 64
+CLASS_TASKS = frozenset({"image_classification", "image_classification_multilabel"})
+OBJECT_TASKS = frozenset({"image_object_detection", "image_instance_segmentation"})
 # Models of a plugin that leave something to the user: what the tests choose.
 CHOSEN = {"timm": {"architecture": "test_vit3"}}
+# What makes detectors quick where they have it.
+FRUGAL = {"box_samples_per_image": 64, "proposals_per_image": 100}
 
 
 def smallest_of_each_family():
     families = {}
     for plugin, specs in models_by_plugin().items():
         for spec in specs:
-            families.setdefault((plugin, spec.freezable), []).append(spec)
+            families.setdefault((plugin, spec.freezable, spec.tasks), []).append(spec)
     return {min(members, key=lambda spec: spec.parameters or 0).name for members in families.values()}
 
 
 QUICK = smallest_of_each_family()
 
 
-def cases(*, slow_when_fixed=False):
+def cases(*, slow_when_fixed=False, only=frozenset(TASKS)):
     """(model, task) pairs; those too large for the quick suite are marked slow."""
     found = []
     for name, spec in sorted(model_specs().items()):
         heavy = name not in QUICK or (slow_when_fixed and spec.fixed_image_size)
         marks = [pytest.mark.slow] if heavy else []
-        found += [pytest.param(name, task, id=f"{name}-{task}", marks=marks) for task in sorted(spec.tasks)]
+        found += [pytest.param(name, task, id=f"{name}-{task}", marks=marks) for task in sorted(spec.tasks & only)]
     return found
 
 
@@ -55,8 +60,11 @@ def build(name, task):
     options = {key: value for key, value in asdict(spec.config(name=name)).items() if key not in ("name", "weights")}
     if "pretrained" in options:
         options["pretrained"] = False
-    options |= CHOSEN.get(name, {})
-    return spec.build(task=task, num_classes=CLASSES, image_size=size_of(name), **options)
+    options |= CHOSEN.get(name, {}) | {key: value for key, value in FRUGAL.items() if key in options}
+    model = spec.build(task=task, num_classes=CLASSES, image_size=size_of(name), **options)
+    if task in OBJECT_TASKS:
+        model.box_score_threshold = 0.0
+    return model
 
 
 def total_loss(model, batch):
@@ -107,13 +115,83 @@ def test_predictions_are_one_for_each_image_and_leave_the_batch_unchanged(name, 
     assert torch.equal(batch.images, images)
     assert torch.equal(batch.targets.labels, labels)
     assert len(predicted) == len(batch)
-    scores = np.stack([prediction.scores for prediction in predicted])
-    assert scores.dtype == np.float32
-    assert ((scores >= 0) & (scores <= 1)).all()
+    for prediction in predicted:
+        assert prediction.scores.dtype == np.float32
+        assert ((prediction.scores >= 0) & (prediction.scores <= 1)).all()
     if task.startswith("image_classification"):
-        assert scores.shape == (len(batch), CLASSES)
+        assert {prediction.scores.shape for prediction in predicted} == {(CLASSES,)}
     if task == "image_classification":
-        assert scores.sum(axis=1) == pytest.approx(1, abs=1e-5)
+        assert sum(prediction.scores.sum() for prediction in predicted) == pytest.approx(len(batch), abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "task"), cases(only=OBJECT_TASKS))
+def test_found_objects_are_sorted_within_the_picture_and_above_the_threshold(name, task, toy_batch):
+    model = build(name, task)
+    batch = toy_batch(task, size=size_of(name), classes=CLASSES)
+    model.box_score_threshold = 0.0
+    everything = predictions(model, batch)
+    assert any(len(found) for found in everything)
+    for found in everything:
+        assert (found.width, found.height) == (size_of(name),) * 2
+        assert found.boxes.dtype == np.float64
+        assert found.boxes.shape == (len(found), 4)
+        assert ((found.boxes >= 0) & (found.boxes <= size_of(name))).all()
+        assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+        assert (np.diff(found.scores) <= 0).all()
+        assert set(found.labels) <= set(range(CLASSES))
+        if task == "image_instance_segmentation":
+            assert len(found.shapes) == len(found)
+            assert ((found.shapes >= 0) & (found.shapes <= 1)).all()
+    threshold = float(np.median(np.concatenate([found.scores for found in everything])))
+    model.box_score_threshold = threshold
+    for found, before in zip(predictions(model, batch), everything, strict=True):
+        assert (found.scores > threshold).all()
+        # suppression looks at more boxes when the threshold is lower, so that only the best one must be the same
+        if len(before) and before.scores[0] > threshold:
+            np.testing.assert_allclose(found.boxes[0], before.boxes[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "task"), cases(only=OBJECT_TASKS))
+def test_validation_losses_are_repeatable_and_change_nothing(name, task, toy_batch):
+    model = build(name, task).eval()
+    batch = toy_batch(task, size=size_of(name), classes=CLASSES)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = {key: module.training for key, module in model.named_modules()}
+    random = torch.get_rng_state()
+    with torch.no_grad():
+        first, second = model.losses(batch), model.losses(batch)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert {key: module.training for key, module in model.named_modules()} == modes
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "task"), cases(only=OBJECT_TASKS))
+def test_pictures_of_different_sizes_are_found_as_alone(name, task, toy_batch):
+    """What pads the smaller ones is no part of them."""
+    model = build(name, task).eval()
+    model.box_score_threshold = 0.0
+    batch = toy_batch(task, images=2, size=TOY_SIZE, classes=CLASSES)
+    images = torch.full((2, 3, TOY_SIZE, TOY_SIZE * 2), 255, dtype=torch.uint8)
+    images[:, :, :, :TOY_SIZE] = batch.images
+    padded = replace(batch, images=images, sizes=[(TOY_SIZE, TOY_SIZE)] * 2)
+    for found, alone in zip(predictions(model, padded), predictions(model, batch), strict=True):
+        assert found.width == TOY_SIZE
+        assert found.boxes[:, 2].max(initial=0) <= TOY_SIZE
+        assert len(alone) == 0 or len(found) > 0
+
+
+@pytest.mark.parametrize(("name", "task"), cases(only=OBJECT_TASKS))
+def test_pictures_without_any_object_teach_the_background(name, task, toy_batch):
+    model = build(name, task).train()
+    batch = toy_batch(task, images=2, size=size_of(name), classes=CLASSES)
+    empty = batch.targets.map(lambda values: values[:0])
+    fields = {"counts": (0, 0), **({"polygons": ()} if task == "image_instance_segmentation" else {})}
+    losses = model.losses(replace(batch, targets=replace(empty, **fields)))
+    assert all(math.isfinite(loss.item()) for loss in losses.values())
+    assert sum(losses.values()).item() > 0
+    sum(losses.values()).backward()
 
 
 @pytest.mark.parametrize(("name", "task"), cases())
@@ -133,9 +211,44 @@ def test_a_saved_model_predicts_the_same_when_loaded(name, task, toy_batch, tmp_
     other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     for left, right in zip(predictions(model, batch), predictions(other, batch), strict=True):
         np.testing.assert_array_equal(left.scores, right.scores)
+        if task in OBJECT_TASKS:
+            np.testing.assert_array_equal(left.boxes, right.boxes)
 
 
-@pytest.mark.parametrize(("name", "task"), cases(slow_when_fixed=True))
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "task"), cases(only=OBJECT_TASKS))
+def test_the_objects_of_four_images_are_learnt_by_heart(name, task, toy_batch):
+    torch.manual_seed(0)
+    model = build(name, task)
+    batch = toy_batch(task, images=4, size=TOY_SIZE * 2, classes=CLASSES)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    for _ in range(20):
+        model.train()
+        for _ in range(10):
+            optimiser.zero_grad()
+            total_loss(model, batch).backward()
+            optimiser.step()
+        if all(is_found(*pair) for pair in zip(predictions(model, batch), truth_of(batch), strict=True)):
+            return
+    pytest.fail("some objects are not found")
+
+
+def truth_of(batch):
+    targets = batch.targets
+    return zip(targets.split(targets.labels), targets.split(targets.boxes), strict=True)
+
+
+def is_found(found, truth):
+    """Each true object by a box of its class and a score above a half, and no other box has such a score."""
+    labels, boxes = truth
+    sure = found.chosen(found.scores > 0.5)
+    overlaps = box_iou(torch.from_numpy(sure.boxes), boxes.double()) * (
+        torch.from_numpy(sure.labels)[:, None] == labels
+    )
+    return overlaps.shape[0] == overlaps.shape[1] and (overlaps > 0.5).any(0).all() and (overlaps > 0.5).any(1).all()
+
+
+@pytest.mark.parametrize(("name", "task"), cases(slow_when_fixed=True, only=CLASS_TASKS))
 def test_eight_images_are_learnt_by_heart(name, task, toy_batch):
     torch.manual_seed(0)
     model = build(name, task).train()

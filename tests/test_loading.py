@@ -1,6 +1,7 @@
 """From samples to batches: order, balance, worker processes, and errors that leave them."""
 
 from collections import Counter
+from functools import partial
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from test_images import picture
 from test_urls import serving
 
 from lightning_automl_vision.augment import build_training_transform
+from lightning_automl_vision.data.batching import class_targets, indicator_targets
 from lightning_automl_vision.data.module import make_loader, number_of_workers
 from lightning_automl_vision.data.resizing import CenterCrop
 from lightning_automl_vision.data.sampling import EpochSampler, balanced_order, groups_by_rarest_label
@@ -36,7 +38,7 @@ def samples(tmp_path_factory):
 
 
 def loader(samples, **options):
-    keys = {"num_classes": 2, "multilabel": False, "transform": RESIZING, "batch_size": 6, "seed": 3, "workers": 0}
+    keys = {"num_classes": 2, "truth": class_targets, "transform": RESIZING, "batch_size": 6, "seed": 3, "workers": 0}
     return make_loader(samples, **{**keys, **options})
 
 
@@ -71,7 +73,7 @@ def test_batches_hold_every_image_in_order_and_the_last_is_short(samples):
 
 def test_several_labels_become_ones_and_none_only_zeros(samples):
     several = [sample(samples[0].image, 0, 2), sample(samples[1].image), sample(samples[2].image, 1)]
-    (batch,) = loader(several, num_classes=3, multilabel=True)
+    (batch,) = loader(several, num_classes=3, truth=partial(indicator_targets, num_classes=3))
     assert batch.targets.labels.dtype == torch.float32
     assert batch.targets.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
@@ -226,7 +228,7 @@ def test_a_batch_can_be_pickled_and_moved(samples):
 
 def test_a_single_picture_left_over_is_left_out_of_a_shuffled_order_only():
     samples = [Sample(image=f"{number}.png", target=Labels(labels=np.array([0]))) for number in range(9)]
-    options = {"num_classes": 2, "multilabel": False, "transform": CenterCrop(36, 32), "seed": 0, "workers": 0}
+    options = {"num_classes": 2, "truth": class_targets, "transform": CenterCrop(36, 32), "seed": 0, "workers": 0}
     assert len(make_loader(samples, batch_size=4, shuffle=True, **options)) == 2
     assert len(make_loader(samples, batch_size=4, **options)) == 3
     assert len(make_loader(samples, batch_size=5, shuffle=True, **options)) == 2

@@ -34,13 +34,11 @@ def test_an_unknown_model_is_answered_with_the_nearest_name():
 
 def test_every_default_of_every_model_is_within_its_range():
     keys = {found.name: found.key for found in described(typed_nodes()["training", "default"], "training")}
-    for owner in [*model_specs().values(), *TASKS.values()]:
-        defaults = (
-            owner.defaults.values() if hasattr(owner, "builder") and hasattr(owner, "config") else [owner.defaults]
-        )
-        for values in defaults:
-            for name, value in values.items():
-                assert keys[f"training.{name}"].fault(value) is None, (owner.name, name, value)
+    of_models = [(spec.name, values) for spec in model_specs().values() for values in spec.defaults.values()]
+    of_tasks = [(task.name, {**task.defaults, **task.unused}) for task in TASKS.values()]
+    for owner, values in [*of_models, *of_tasks]:
+        for name, value in values.items():
+            assert keys[f"training.{name}"].fault(value) is None, (owner, name, value)
 
 
 def test_every_model_node_is_within_its_ranges():

@@ -353,11 +353,12 @@ def test_the_time_limit_ends_training_evaluates_and_keeps_the_best(tmp_path):
     assert result.seconds < 15
 
 
-def test_an_interruption_keeps_the_best_so_far(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_the_best_so_far(number, tmp_path):
     def interrupt():
         while not (tmp_path / "checkpoints" / "best.ckpt").exists():
             time.sleep(0.01)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
 
     threading.Thread(target=interrupt, daemon=True).start()
     _, result = train(tmp_path, config(number_of_epochs=100_000, early_stopping=False))

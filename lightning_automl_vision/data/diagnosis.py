@@ -14,9 +14,8 @@ import numpy as np
 from lightning_automl_vision.data.classes import ClassIndex
 from lightning_automl_vision.data.objects import Scale, masks_of, twice_area
 from lightning_automl_vision.data.rows import MISSING, Faults, Row, shown
-from lightning_automl_vision.samples import Boxes, FloatArray, Masks
+from lightning_automl_vision.samples import SIDES, Boxes, FloatArray, Masks
 
-_SIDES = ("topX", "topY", "bottomX", "bottomY")
 _CROWD = {"true": True, "false": False, "1": True, "0": False, "none": False}
 _BOX_FORM = "Write label, topX, topY, bottomX and bottomY, topX < bottomX and topY < bottomY"
 _POLYGON_FORM = "Write label and polygon, a list of parts [x1, y1, x2, y2, …] of three points or more"
@@ -108,7 +107,7 @@ def _place(row: Row, index: int, count: int) -> str:
 
 
 def _box(item: dict[str, Any], scale: Scale) -> FloatArray:
-    missing = [side for side in _SIDES if side not in item]
+    missing = [side for side in SIDES if side not in item]
     if missing and "polygon" in item:
         raise Fault(
             "no box",
@@ -117,7 +116,7 @@ def _box(item: dict[str, Any], scale: Scale) -> FloatArray:
         )
     if missing:
         raise Fault("no box", f"no {' and no '.join(missing)}, only {shown([*item])}", _BOX_FORM)
-    corners = [_number(item[side], side) for side in _SIDES]
+    corners = [_number(item[side], side) for side in SIDES]
     left, top, right, bottom = corners
     for low, high, order in ((left, right, "topX < bottomX"), (top, bottom, "topY < bottomY")):
         if low >= high:

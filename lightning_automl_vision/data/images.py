@@ -34,15 +34,22 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
 }
+Sized = tuple[Pixels, tuple[int, int]]
+
 _TRANSPARENT = frozenset(("LA", "PA", "La", "RGBA", "RGBa"))
 _WHITE = 255
 
 
 def read_image(image: str | PathLike[str], *, maximum_pixels: int, short_side: int | None = None) -> Pixels:
     """The picture at a path or URL; ``short_side`` lets a large JPEG come smaller, as ``decode_image`` says."""
+    return read_sized(image, maximum_pixels=maximum_pixels, short_side=short_side)[0]
+
+
+def read_sized(image: str | PathLike[str], *, maximum_pixels: int, short_side: int | None = None) -> Sized:
+    """The same, with the width and height of the whole picture."""
     place = fspath(image)
     name = local_path(place) or without_query(place)
-    return decode_image(read_bytes(place), name=name, maximum_pixels=maximum_pixels, short_side=short_side)
+    return decode_sized(read_bytes(place), name=name, maximum_pixels=maximum_pixels, short_side=short_side)
 
 
 def decode_image(data: bytes, *, name: str, maximum_pixels: int, short_side: int | None = None) -> Pixels:
@@ -51,10 +58,15 @@ def decode_image(data: bytes, *, name: str, maximum_pixels: int, short_side: int
     With ``short_side`` a JPEG comes at a half, a quarter or an eighth of its size, if its short side is still at least
     that many pixels: its decoder then skips most of the work.
     """
+    return decode_sized(data, name=name, maximum_pixels=maximum_pixels, short_side=short_side)[0]
+
+
+def decode_sized(data: bytes, *, name: str, maximum_pixels: int, short_side: int | None = None) -> Sized:
+    """The same, with the width and height of the whole picture."""
     try:
         encoded = describe(data)
         check_pixels(encoded, maximum_pixels)
-        return _decoded(data, encoded, short_side)
+        return _decoded(data, encoded, short_side), encoded.displayed
     except PictureFault as fault:
         raise DataError(f"{name}: {fault}.") from None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_automl_vision.data.batching import Truth
 from lightning_automl_vision.data.images import read_image
+from lightning_automl_vision.data.prepared import Evaluated, Prepared, Transform
 from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import Draw, EpochSampler, groups_by_rarest_label
 from lightning_automl_vision.errors import VisionError
-from lightning_automl_vision.models import Batch, Targets
-from lightning_automl_vision.samples import IntArray, Labels, Pixels, Sample
+from lightning_automl_vision.models import Batch
+from lightning_automl_vision.samples import Labels, Pixels, Sample
 from lightning_automl_vision.settings import DataConfig
 
 _MOST_WORKERS = 8
@@ -29,37 +31,13 @@ _MOST_WORKERS = 8
 _FEW_IMAGES = 256
 
 
-class Transform(Protocol):
-    """A picture and a seed to a picture of the size that the model takes."""
-
-    @property
-    def short_side(self) -> int | None:
-        """What the picture may be reduced to while it is decoded; None asks for all of it."""
-
-    def __call__(self, pixels: Pixels, seed: Sequence[int]) -> Pixels: ...
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A resizing as a transform: nothing is random."""
-
-    resizing: Resizing
-
-    @property
-    def short_side(self) -> int:
-        return self.resizing.short_side
-
-    def __call__(self, pixels: Pixels, seed: Sequence[int]) -> Pixels:
-        return self.resizing(pixels)
-
-
 @dataclass(frozen=True)
 class Item:
-    """One prepared picture."""
+    """One prepared picture, and which sample it is."""
 
-    pixels: Pixels
-    labels: IntArray
+    picture: Prepared
     key: str
+    index: int
 
 
 class ImageDataset(Dataset[Item | VisionError]):
@@ -82,7 +60,7 @@ class ImageDataset(Dataset[Item | VisionError]):
             pixels = read_image(
                 sample.image, maximum_pixels=self._maximum_pixels, short_side=self._transform.short_side
             )
-            return Item(self._transform(pixels, (self._seed, *draw)), sample.target.labels, sample.image)
+            return Item(self._transform(pixels, sample.target, (self._seed, *draw)), sample.image, draw.image)
         except VisionError as error:
             return error.with_traceback(None)
 
@@ -90,7 +68,7 @@ class ImageDataset(Dataset[Item | VisionError]):
 class ImageLoader(DataLoader[Any]):
     """Raises in the main process, as it was, the error that a worker met."""
 
-    def __iter__(self) -> Iterator[Batch[Targets]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch[Any]]:  # type: ignore[override]
         with _single_threaded_opencv():
             batches = super().__iter__()
         for batch in batches:
@@ -116,7 +94,7 @@ def make_loader(
     samples: Sequence[Sample[Labels]],
     *,
     num_classes: int,
-    multilabel: bool,
+    truth: Truth,
     transform: Transform | Resizing,
     batch_size: int,
     seed: int,
@@ -134,7 +112,7 @@ def make_loader(
     Args:
         samples: The labelled images.
         num_classes: How many classes there are.
-        multilabel: Whether an image may have any number of them.
+        truth: Makes the targets of a batch from those of its images.
         transform: A training transform, or the resizing of validation.
         batch_size: Images in a batch.
         seed: Decides the order and every transform, together with the epoch given to ``loader.sampler.set_epoch``.
@@ -162,7 +140,7 @@ def make_loader(
         batch_size=batch_size,
         # A lone picture left over is not one that batch norms can learn from; the next order leaves another one.
         drop_last=shuffle and len(samples) > batch_size > 1 and len(samples) % batch_size == 1,
-        collate_fn=partial(collate, num_classes=num_classes, multilabel=multilabel),
+        collate_fn=partial(collate, truth=truth),
         num_workers=processes,
         persistent_workers=processes > 0,
         worker_init_fn=_start_worker,
@@ -180,28 +158,36 @@ def number_of_workers(asked: int | None, images: int) -> int:
     return 0 if cores == 1 or images < _FEW_IMAGES else min(cores, _MOST_WORKERS)
 
 
-def collate(items: Sequence[Item | VisionError], *, num_classes: int, multilabel: bool) -> Batch[Targets] | VisionError:
+def collate(items: Sequence[Item | VisionError], *, truth: Truth) -> Batch[Any] | VisionError:
     """One batch, or the first error among its images."""
     good: list[Item] = []
     for item in items:
         if isinstance(item, VisionError):
             return item
         good.append(item)
-    images = torch.from_numpy(np.stack([item.pixels for item in good])).permute(0, 3, 1, 2).contiguous()
-    labels = [item.labels for item in good]
-    truth = _indicators(labels, num_classes) if multilabel else _indices(labels)
-    return Batch(images=images, targets=Targets(labels=truth), keys=[item.key for item in good])
+    pictures = [item.picture for item in good]
+    images, sizes = padded([picture.pixels for picture in pictures])
+    return Batch(
+        images=images,
+        targets=truth([picture.target for picture in pictures]),
+        keys=[item.key for item in good],
+        sizes=sizes,
+        indices=[item.index for item in good],
+        places=[place for picture in pictures if (place := picture.place) is not None],
+        dropped=sum(picture.dropped for picture in pictures),
+    )
 
 
-def _indices(labels: Sequence[IntArray]) -> Tensor:
-    return torch.from_numpy(np.concatenate(labels).astype(np.int64))
-
-
-def _indicators(labels: Sequence[IntArray], num_classes: int) -> Tensor:
-    truth = torch.zeros(len(labels), num_classes)
-    for row, indices in zip(truth, labels, strict=True):
-        row[torch.from_numpy(indices)] = 1.0
-    return truth
+def padded(pictures: Sequence[Pixels]) -> tuple[Tensor, Sequence[tuple[int, int]]]:
+    """Pictures as one tensor, zeros to the right and below of the smaller ones, and the sizes where they differ."""
+    sizes = [(pixels.shape[1], pixels.shape[0]) for pixels in pictures]
+    if len({*sizes}) == 1:
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), ()
+    width, height = (max(side) for side in zip(*sizes, strict=True))
+    images = torch.zeros((len(pictures), 3, height, width), dtype=torch.uint8)
+    for image, pixels in zip(images, pictures, strict=True):
+        image[:, : pixels.shape[0], : pixels.shape[1]] = torch.from_numpy(pixels).permute(2, 0, 1)
+    return images, sizes
 
 
 @contextmanager

@@ -13,18 +13,21 @@ from typing import Any, ClassVar
 import cv2
 
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.samples import Pixels
+from lightning_automl_vision.samples import Pixels, Place
 from lightning_automl_vision.settings import AugmentConfig, TrainingConfig
 
 
 class Resizing(ABC):
-    """Any picture to a square of ``size`` pixels."""
+    """Any picture to one of the size that a model takes."""
 
     name: ClassVar[str]
-    size: int
 
     @abstractmethod
     def __call__(self, pixels: Pixels) -> Pixels: ...
+
+    @abstractmethod
+    def place(self, width: int, height: int) -> Place:
+        """Where a picture of this size lies in what becomes of it."""
 
     @property
     @abstractmethod
@@ -48,7 +51,12 @@ class CenterCrop(Resizing):
     size: int = 224
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
+        place = self.place(pixels.shape[1], pixels.shape[0])
+        left, top = -int(place.left), -int(place.top)
+        resized = resized_to(pixels, int(place.width), int(place.height))
+        return resized[top : top + self.size, left : left + self.size].copy()
+
+    def place(self, width: int, height: int) -> Place:
         short = self.short_side
         scale = short / min(width, height)
         if width <= height:
@@ -56,7 +64,7 @@ class CenterCrop(Resizing):
         else:
             resized = (max(round(width * scale), short), short)
         left, top = ((side - self.size) // 2 for side in resized)
-        return resized_to(pixels, *resized)[top : top + self.size, left : left + self.size].copy()
+        return Place(-left, -top, *resized)
 
     @property
     def short_side(self) -> int:
@@ -68,26 +76,29 @@ class CenterCrop(Resizing):
 
 @dataclass(frozen=True)
 class Letterbox(Resizing):
-    """The long side becomes ``size`` pixels, the picture keeps its shape, and gray fills the rest on both sides."""
+    """A square: the long side becomes ``size`` pixels, the shape stays, and gray fills the rest on both sides."""
 
     name: ClassVar[str] = "letterbox"
     size: int = 224
     fill: int = 114
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
-        scale = self.size / max(width, height)
-        resized = resized_to(pixels, max(round(width * scale), 1), max(round(height * scale), 1))
-        below, right = self.size - resized.shape[0], self.size - resized.shape[1]
+        left, top, width, height = map(int, self.place(pixels.shape[1], pixels.shape[0]))
         return cv2.copyMakeBorder(  # type: ignore[return-value]
-            resized,
-            below // 2,
-            below - below // 2,
-            right // 2,
-            right - right // 2,
+            resized_to(pixels, width, height),
+            top,
+            self.size - height - top,
+            left,
+            self.size - width - left,
             cv2.BORDER_CONSTANT,
             value=(self.fill,) * 3,
         )
+
+    def place(self, width: int, height: int) -> Place:
+        scale = self.size / max(width, height)
+        resized = max(round(width * scale), 1), max(round(height * scale), 1)
+        left, top = ((self.size - side) // 2 for side in resized)
+        return Place(left, top, *resized)
 
     @property
     def short_side(self) -> int:
@@ -95,6 +106,30 @@ class Letterbox(Resizing):
 
     def as_settings(self) -> dict[str, Any]:
         return {"resize": self.name, "valid_crop_size": self.size, "fill": self.fill}
+
+
+@dataclass(frozen=True)
+class ShortSide(Resizing):
+    """The short side becomes ``minimum`` pixels, less where the long one would exceed ``maximum``; nothing is cut."""
+
+    name: ClassVar[str] = "short_side"
+    minimum: int = 600
+    maximum: int = 1333
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        place = self.place(pixels.shape[1], pixels.shape[0])
+        return resized_to(pixels, int(place.width), int(place.height))
+
+    def place(self, width: int, height: int) -> Place:
+        scale = min(self.minimum / min(width, height), self.maximum / max(width, height))
+        return Place(0, 0, max(round(width * scale), 1), max(round(height * scale), 1))
+
+    @property
+    def short_side(self) -> int:
+        return self.minimum
+
+    def as_settings(self) -> dict[str, Any]:
+        return {"resize": self.name, "min_size": self.minimum, "max_size": self.maximum}
 
 
 def resizing_of(augment: AugmentConfig, training: TrainingConfig) -> Resizing:
@@ -117,7 +152,11 @@ def resizing_from_settings(settings: Mapping[str, Any], *, source: str) -> Resiz
             size=_number(settings, "valid_crop_size", source),
             fill=_number({"fill": 114, **settings}, "fill", source, least=0, most=255),
         )
-    raise ConfigError(f"{source}: resize={kind!r} is not known. It must be {CenterCrop.name} or {Letterbox.name}.")
+    if kind == ShortSide.name:
+        return ShortSide(minimum=_number(settings, "min_size", source), maximum=_number(settings, "max_size", source))
+    raise ConfigError(
+        f"{source}: resize={kind!r} is not known. It must be {CenterCrop.name}, {Letterbox.name} or {ShortSide.name}."
+    )
 
 
 def _number(settings: Mapping[str, Any], name: str, source: str, least: int = 1, most: int = 1 << 16) -> int:

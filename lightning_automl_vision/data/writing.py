@@ -13,9 +13,11 @@ from lightning_automl_vision.data.headers import ImageHeader
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.data.urls import local_path
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.samples import Boxes, Labels, Masks, Sample
+from lightning_automl_vision.samples import SIDES, Boxes, Labels, Masks, Sample
 
-_SIDES = ("topX", "topY", "bottomX", "bottomY")
+ORIGINAL = "original"
+"""The key that says which image a line, and every augmented copy of it, comes from: `data.group_by` takes it."""
+
 _BEGINNINGS = (
     (b"\xff\xd8\xff", "jpg"),
     (b"\x89PNG", "png"),
@@ -27,16 +29,16 @@ _BEGINNINGS = (
 
 
 def jsonl_lines(
-    images: LabelledImages[Any], task: str, folder: Path, group_key: str | None = None
+    images: LabelledImages[Any], task: str, folder: Path, group_key: str | None = None, *, with_originals: bool = False
 ) -> Iterator[dict[str, Any]]:
     """One object for each image; images below ``folder`` are named relative to it, others absolutely."""
     for sample, header in zip(images.samples, images.headers, strict=True):
-        group = {} if group_key is None else {group_key: sample.group}
         yield {
-            "image_url": _image_url(sample, folder),
-            "image_details": _details(sample.image, header),
+            "image_url": image_url(sample, folder),
+            "image_details": details(_format(sample.image), header),
             "label": label_of(sample.target, task, images.classes),
-            **group,
+            **({ORIGINAL: origin(sample, folder)} if with_originals else {}),
+            **group_of(sample, group_key),
         }
 
 
@@ -64,7 +66,7 @@ def write_atomically(lines: Iterable[dict[str, Any]], output: Path) -> int:
             for line in lines:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 count += 1
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, output)
     except BaseException as error:
         os.unlink(temporary)
@@ -75,24 +77,33 @@ def write_atomically(lines: Iterable[dict[str, Any]], output: Path) -> int:
     return count
 
 
-def _umask() -> int:
+def umask() -> int:
     """The process's mask can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
 
 
-def _image_url(sample: Sample[Any], folder: Path) -> str:
+def image_url(sample: Sample[Any], folder: Path) -> str:
     path = local_path(sample.image)
-    if path is None:
-        return sample.image
-    path = os.path.abspath(path)
+    return sample.image if path is None else relative(os.path.abspath(path), folder)
+
+
+def relative(path: str, folder: Path) -> str:
     return os.path.relpath(path, folder) if os.path.commonpath([path, folder]) == str(folder) else path
 
 
-def _details(image: str, header: ImageHeader) -> dict[str, Any]:
+def origin(sample: Sample[Any], folder: Path) -> str:
+    """What keeps an image and its copies together: its group, where it has one, so that groups stay together too."""
+    return image_url(sample, folder) if sample.group is None else sample.group
+
+
+def group_of(sample: Sample[Any], group_key: str | None) -> dict[str, str | None]:
+    return {} if group_key is None else {group_key: sample.group}
+
+
+def details(kind: str | None, header: ImageHeader) -> dict[str, Any]:
     """The size as displayed and the format by content; a format is left out where it would have to be fetched."""
-    kind = _format(image)
     size = {"width": f"{header.width}px", "height": f"{header.height}px"}
     return size if kind is None else {"format": kind, **size}
 
@@ -102,14 +113,17 @@ def _format(image: str) -> str | None:
     if path is None:
         return None
     with open(path, "rb") as file:
-        start = file.read(12)
-    if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+        return kind_of(file.read(12))
+
+
+def kind_of(content: bytes) -> str | None:
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "webp"
-    return next((name for beginning, name in _BEGINNINGS if start.startswith(beginning)), None)
+    return next((name for beginning, name in _BEGINNINGS if content.startswith(beginning)), None)
 
 
 def _boxes(target: Boxes) -> list[dict[str, Any]]:
-    return [dict(zip(_SIDES, box, strict=True)) for box in target.boxes.tolist()]
+    return [dict(zip(SIDES, box, strict=True)) for box in target.boxes.tolist()]
 
 
 def _polygons(target: Masks) -> list[dict[str, Any]]:

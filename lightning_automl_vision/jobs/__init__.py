@@ -7,7 +7,7 @@ from importlib import import_module
 
 from lightning_automl_vision.settings import JobConfig
 
-VERBS = ("train", "models", "convert")
+VERBS = ("train", "predict", "models", "convert")
 
 
 def job_configs() -> Mapping[str, type[JobConfig]]:

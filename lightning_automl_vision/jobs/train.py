@@ -15,7 +15,7 @@ from lightning_automl_vision.plugins import model_spec, model_specs
 from lightning_automl_vision.result import PrimaryMetric, Result
 from lightning_automl_vision.run import RunFolder, finite
 from lightning_automl_vision.settings import JobConfig
-from lightning_automl_vision.specs import TASKS, ModelSpec
+from lightning_automl_vision.specs import TASKS, ModelSpec, TaskSpec
 from lightning_automl_vision.tables import table
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def _trained(settings: Settings, spec: ModelSpec, folder: RunFolder) -> Result:
         spec.name,
         folder.path,
     )
+    if settings.task.lower_is_better:
+        LOG.info("No metrics are computed: the lowest %s ends training and picks the epoch.", settings.task.judged_by)
     session = TrainingSession.prepare(settings, spec, data, transform, seed)
     fitted = session.fit(folder)
     if fitted.best_epoch is not None:
@@ -84,8 +86,8 @@ def _trained(settings: Settings, spec: ModelSpec, folder: RunFolder) -> Result:
         task=settings.task.name,
         model=settings.model.name,
         primary_metric=PrimaryMetric(
-            name=settings.task.primary_metric,
-            value=finite(fitted.best_metrics.get(settings.task.primary_metric)),
+            name=settings.task.judged_by,
+            value=finite(fitted.best_metrics.get(settings.task.judged_by)),
             epoch=fitted.best_epoch,
         ),
         metrics=finite(fitted.best_metrics),
@@ -161,7 +163,7 @@ def check(settings: Settings) -> ModelSpec:
             " Leave it out; every other metric is in result.json and metrics.jsonl."
         )
     serving = sorted(spec.name for spec in model_specs().values() if task.name in spec.tasks)
-    if not task.builder or not serving:
+    if not serving:
         raise ConfigError(
             f"task={task.name}: no installed plugin has a model for it. `lav models` lists what there is."
         )
@@ -173,6 +175,7 @@ def check(settings: Settings) -> ModelSpec:
         )
     if settings.model.weights is not None and not Path(settings.model.weights).is_file():
         raise WeightsError(f"model.weights={settings.model.weights}: no such file.")
+    _check_unused(settings, task)
     _check_sizes(settings, spec)
     groups = len(spec.freezable) if spec.freezable is not None else None
     if groups is not None and settings.training.layers_to_freeze > groups:
@@ -180,6 +183,12 @@ def check(settings: Settings) -> ModelSpec:
             f"training.layers_to_freeze={settings.training.layers_to_freeze}: {spec.name} has {groups} layer groups."
         )
     return spec
+
+
+def _check_unused(settings: Settings, task: TaskSpec) -> None:
+    for name, usual in task.unused.items():
+        if (value := getattr(settings.training, name)) != usual:
+            raise ConfigError(f"training.{name}={value}: {task.name} has no use for it. Leave it out.")
 
 
 def _check_sizes(settings: Settings, spec: ModelSpec) -> None:
@@ -199,7 +208,7 @@ def _unfinished(settings: Settings, folder: RunFolder, error: BaseException, sec
         status=status,
         task=settings.task.name,
         model=settings.model.name,
-        primary_metric=PrimaryMetric(name=settings.task.primary_metric),
+        primary_metric=PrimaryMetric(name=settings.task.judged_by),
         seconds=round(seconds, 3),
         folder=str(folder.path),
         error=None if status == "interrupted" else reason,

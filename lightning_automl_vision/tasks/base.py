@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import lightning as L
 import torch
 from torch import Tensor
 
+from lightning_automl_vision.data.batching import Truth
+from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.errors import TrainingError
 from lightning_automl_vision.models import Batch, Targets, VisionModel
-from lightning_automl_vision.settings import TrainingConfig
+from lightning_automl_vision.settings import TaskConfig, TrainingConfig
 from lightning_automl_vision.training.averaging import AveragedWeights
 from lightning_automl_vision.training.freezing import frozen_norms
 from lightning_automl_vision.training.losses import LossMeter
@@ -28,11 +30,19 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
     """Trains any model. Nothing is logged in a step: one logged scalar costs as much as the whole trainer."""
 
     primary_metric: str
-    mode = "max"
+    lower_is_better = False
     publish_every = 50  # training steps between two lines of a tracker
 
-    def __init__(self, model: VisionModel[T, P], training: TrainingConfig, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: VisionModel[T, P],
+        training: TrainingConfig,
+        classes: Sequence[str],
+        settings: TaskConfig | None = None,
+    ) -> None:
         super().__init__()
+        if settings is not None:
+            self.primary_metric, self.lower_is_better = settings.judged_by, settings.lower_is_better
         self.model = model
         self.config = training
         self.classes = tuple(classes)
@@ -41,6 +51,7 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         self.last_loss: Tensor | None = None
         self._meter = LossMeter()
         self._batches = 0
+        self._dropped = 0
         self._frozen_norms = frozen_norms(model, training.layers_to_freeze)
 
     @property
@@ -50,13 +61,33 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         evaluated: VisionModel[T, P] = averaged
         return evaluated
 
+    @property
     @abstractmethod
-    def collect(self, predictions: Sequence[P], batch: Batch[T]) -> None:
+    def truth(self) -> Truth:
+        """What makes the targets of a batch from those of its images."""
+
+    def judge(self, *sets: LabelledImages[Any]) -> None:
+        """What the next evaluations are of: a set for each validation loader."""
+
+    def answer(self, model: VisionModel[T, P], batch: Batch[T]) -> list[P]:
+        """The predictions that the metrics are computed of."""
+        return model.predict(batch)
+
+    @abstractmethod
+    def collect(self, predictions: Sequence[P], batch: Batch[T], loader: int = 0) -> None:
         """Keep what the metrics need of a batch."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
         """Every metric over all that was collected, which is forgotten."""
+
+    @abstractmethod
+    def document(self) -> dict[str, Any]:
+        """What explains the last evaluation, or after a training the best one, as JSON."""
+
+    def answers(self) -> Iterator[dict[str, Any]]:
+        """The predictions of that evaluation, image by image, as JSON."""
+        yield from ()
 
     def keep_evaluation(self) -> None:
         """Called when the last evaluation is the best so far."""
@@ -70,6 +101,7 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         self._meter.add(losses)
         self.last_loss = total = loss.detach()
         self._batches += 1
+        self._dropped += batch.dropped
         if self._batches % self.publish_every == 0:
             self._publish(self._meter.recent())
         elif total.device.type == "cpu" and not math.isfinite(total):  # elsewhere looking would mean waiting
@@ -94,6 +126,10 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         self._refuse(losses)
         return named(losses)
 
+    def counted(self) -> dict[str, int]:
+        """What else is told of the training since this was last asked for."""
+        return {}
+
     def _refuse(self, losses: Mapping[str, float]) -> None:
         faulty = next((name for name, loss in losses.items() if not math.isfinite(loss)), None)
         if faulty is None:
@@ -108,8 +144,8 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
     def on_train_epoch_end(self) -> None:
         self._refuse(self._meter.recent())
 
-    def validation_step(self, batch: Batch[T], _: int) -> None:
-        self.collect(self.evaluated.predict(batch), batch)
+    def validation_step(self, batch: Batch[T], index: int, dataloader_idx: int = 0) -> None:
+        self.collect(self.answer(self.evaluated, batch), batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         self.metrics = self.compute()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_automl_vision.data.batching import Truth, class_targets, indicator_targets
+from lightning_automl_vision.evaluation import evaluation_document
 from lightning_automl_vision.metrics.classification import classification_metrics
 from lightning_automl_vision.models import Batch, Targets
 from lightning_automl_vision.samples import ScoredLabels, Scores
@@ -27,7 +30,11 @@ class ClassificationTask(VisionTask[Targets, ScoredLabels]):
         self.labels: NDArray[Any] = np.empty(0, np.int64)
         self._kept = (self.scores, self.labels)
 
-    def collect(self, predictions: Sequence[ScoredLabels], batch: Batch[Targets]) -> None:
+    @property
+    def truth(self) -> Truth:
+        return partial(indicator_targets, num_classes=len(self.classes)) if self.multilabel else class_targets
+
+    def collect(self, predictions: Sequence[ScoredLabels], batch: Batch[Targets], loader: int = 0) -> None:
         self._scores.extend(prediction.scores for prediction in predictions)
         self._labels.append(batch.targets.labels.cpu().numpy())
 
@@ -35,6 +42,9 @@ class ClassificationTask(VisionTask[Targets, ScoredLabels]):
         self.scores, self.labels = np.stack(self._scores), np.concatenate(self._labels)
         self._scores, self._labels = [], []
         return classification_metrics(self.scores, self.labels, multilabel=self.multilabel, classes=self.classes)
+
+    def document(self) -> dict[str, Any]:
+        return evaluation_document(self.scores, self.labels, multilabel=self.multilabel, classes=self.classes)
 
     def keep_evaluation(self) -> None:
         self._kept = (self.scores, self.labels)

@@ -58,17 +58,18 @@ class Ending(L.Callback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """The first Ctrl-C ends training in order, a second one at once."""
+        """The first Ctrl-C, or a scheduler's request to end, ends training in order, a second one at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = signal.signal(signal.SIGINT, self._interrupted)
+        previous = {number: signal.signal(number, self._interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         except (KeyboardInterrupt, SystemExit):  # the trainer turns the one into the other
             self.reason = INTERRUPTED
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         if self.reason == INTERRUPTED:

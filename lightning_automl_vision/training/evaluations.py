@@ -55,8 +55,9 @@ class Evaluations(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
         metrics = {name: float(value) for name, value in task.metrics.items()}
-        value = metrics.get(task.primary_metric, NAN)
-        best = self.best_epoch is None or improves(value, self.best_metrics.get(task.primary_metric, NAN))
+        sign = -1 if task.lower_is_better else 1
+        value = sign * metrics.get(task.primary_metric, NAN)
+        best = self.best_epoch is None or improves(value, sign * self.best_metrics.get(task.primary_metric, NAN))
         if best:
             self.best_epoch, self.best_metrics = self.epochs, metrics
         self._publish(trainer, task, metrics, best=best)
@@ -97,6 +98,7 @@ class Evaluations(L.Callback):
             "seconds": round(time.monotonic() - self.started, 3),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             **losses,
+            **task.counted(),
             **metrics,
         }
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:

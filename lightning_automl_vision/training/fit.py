@@ -46,6 +46,7 @@ def fit(
     limits: LimitsConfig,
     folder: Path,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[L.Callback] = (),
     quiet: bool = False,
 ) -> FitResult:
     """Train; afterwards ``task.model`` holds the weights of the best evaluation, if there was one.
@@ -57,12 +58,14 @@ def fit(
     check_trainer(trainer)
     evaluations = Evaluations(folder=folder, training=training, started=started)
     ending = Ending(seconds=limits.timeout_minutes * 60, started=started, max_steps=trainer.max_steps)
-    callbacks = [*([Progress()] if sys.stderr.isatty() and not quiet else []), ending, evaluations]
+    bars = [Progress()] if sys.stderr.isatty() and not quiet else []
     try:
         with silenced(), ending.listening():
             task.publish_every = trainer.log_every_n_steps
             task.train()  # the trainer keeps each module's mode, whatever it is
-            lightning = make_trainer(training, trainer, folder=folder, loggers=loggers, callbacks=callbacks)
+            lightning = make_trainer(
+                training, trainer, folder=folder, loggers=loggers, callbacks=[*bars, ending, evaluations, *callbacks]
+            )
             lightning.fit(task, training_loader, validation_loader)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # torch has no class of its own for it

@@ -9,20 +9,22 @@ from typing import Any
 import lightning as L
 import torch
 
-from lightning_automl_vision.augment import build_training_transform
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.data.labelled import DataSplits, LabelledImages
-from lightning_automl_vision.data.module import ImageLoader, Transform, make_loader
-from lightning_automl_vision.data.resizing import Resizing, resizing_of
-from lightning_automl_vision.evaluation import evaluation_document
-from lightning_automl_vision.model_folder import ModelCard, save_model
-from lightning_automl_vision.run import RunFolder, write_json
+from lightning_automl_vision.data.module import ImageLoader, make_loader
+from lightning_automl_vision.data.prepared import Transform
+from lightning_automl_vision.data.resizing import Resizing
+from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
+from lightning_automl_vision.run import RunFolder, write_json, write_lines
 from lightning_automl_vision.specs import TASKS, ModelSpec
-from lightning_automl_vision.tasks.classification import ClassificationTask
+from lightning_automl_vision.tasks.base import VisionTask
+from lightning_automl_vision.tasks.objects import ObjectTask
 from lightning_automl_vision.training.class_weights import configure_loss
 from lightning_automl_vision.training.devices import check_trainer
 from lightning_automl_vision.training.fit import FitResult, fit
 from lightning_automl_vision.training.freezing import freeze
+from lightning_automl_vision.training.pictures import Pictures
+from lightning_automl_vision.training.preparation import resizing_for, sized, training_transform
 from lightning_automl_vision.training.start_weights import load_start_weights
 from lightning_automl_vision.training.trackers import make_trackers
 
@@ -30,7 +32,7 @@ from lightning_automl_vision.training.trackers import make_trackers
 def checked_transform(settings: Settings) -> Transform:
     """The training transform, made and tried out before the data are read; refuses what only heavy imports can tell."""
     check_trainer(settings.trainer)
-    return build_training_transform(settings.augment, settings.training)
+    return training_transform(settings.augment, settings.training)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class TrainingSession:
     spec: ModelSpec
     data: DataSplits[Any]
     seed: int
-    task: ClassificationTask
+    task: VisionTask[Any, Any]
     transform: Transform
     resizing: Resizing
 
@@ -62,20 +64,24 @@ class TrainingSession:
         freeze(model, training.layers_to_freeze, settings.model.name)
         labels = (sample.target.labels for sample in data.training.samples)
         configure_loss(model, training, labels, len(data.classes))
-        task = resolve_name(TASKS[settings.task.name].builder)(model, training, data.classes)
-        resizing = resizing_of(settings.augment, training)
+        task = resolve_name(TASKS[settings.task.name].builder)(model, training, data.classes, settings.task)
+        resizing = resizing_for(model, settings.augment, training)
         return cls(
             settings=settings,
             spec=spec,
             data=data,
             seed=seed,
             task=task,
-            transform=transform,
+            transform=sized(transform, resizing),
             resizing=resizing,
         )
 
     def fit(self, folder: RunFolder) -> FitResult:
         training = self.settings.training
+        judged = [self.data.validation]
+        if getattr(self.settings.task, "log_training_metrics", False):
+            judged.append(self.data.training)
+        self.task.judge(*judged)
         return fit(
             self.task,
             self._loader(
@@ -85,22 +91,31 @@ class TrainingSession:
                 shuffle=True,
                 balanced=training.balanced_sampling,
             ),
-            self._loader(self.data.validation, self.resizing, training.validation_batch_size),
+            [self._loader(images, self.resizing, training.validation_batch_size) for images in judged],
             training=training,
             trainer=self.settings.trainer,
             limits=self.settings.limits,
             folder=folder.path,
             loggers=make_trackers(self.settings.logger),
+            callbacks=self._pictures(folder),
             quiet=self.settings.quiet,
         )
+
+    def _pictures(self, folder: RunFolder) -> list[L.Callback]:
+        count = getattr(self.settings.task, "pictures", 0)
+        if not count or not isinstance(self.task, ObjectTask):
+            return []
+        self.task.show(count)
+        return [Pictures(folder.path / "pictures", maximum_pixels=self.settings.data.maximum_image_pixels)]
 
     def score(self, images: LabelledImages[Any]) -> dict[str, float]:
         """Every metric of the trained model on labelled images."""
         device = torch.device(self.task.device)
         model = self.task.model.eval()
+        self.task.judge(images)
         with torch.inference_mode():
             for batch in self._loader(images, self.resizing, self.settings.training.validation_batch_size):
-                self.task.collect(model.predict(batch.to(device)), batch)
+                self.task.collect(self.task.answer(model, batch.to(device)), batch)
         return self.task.compute()
 
     def save(self, folder: RunFolder) -> None:
@@ -115,12 +130,10 @@ class TrainingSession:
             parameters=parameters,
             image_size=training.validation_crop_size,
             labels=self.data.classes,
-            settings=self.resizing.as_settings(),
+            settings={**self.resizing.as_settings(), **inference_settings(parameters)},
         )
-        document = evaluation_document(
-            self.task.scores, self.task.labels, multilabel=self.task.multilabel, classes=self.data.classes
-        )
-        write_json(folder.path / "evaluation.json", document)
+        write_json(folder.path / "evaluation.json", self.task.document())
+        write_lines(folder.path / "predictions.jsonl", self.task.answers())
         save_model(folder.model, card, self.task.model)
 
     def _loader(
@@ -129,7 +142,7 @@ class TrainingSession:
         return make_loader(
             images.samples,
             num_classes=len(self.data.classes),
-            multilabel=self.task.multilabel,
+            truth=self.task.truth,
             transform=transform,
             batch_size=batch_size,
             seed=self.seed,

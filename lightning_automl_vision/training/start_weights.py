@@ -21,7 +21,7 @@ _NAMED = 6
 
 def load_start_weights(model: VisionModel[Any, Any], file: str) -> None:
     """Fill the backbone; tensors of another shape, such as a head for other classes, are left out and named."""
-    given = {_bare(name): tensor for name, tensor in read_tensors(Path(file)).items()}
+    given = model.renamed({_bare(name): tensor for name, tensor in read_tensors(Path(file)).items()})
     backbone = model.backbone()
     own = {_bare(name): name for name in backbone.state_dict()}
     state = backbone.state_dict()

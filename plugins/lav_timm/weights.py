@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import difflib
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import timm
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from timm.models import PretrainedCfg
-from timm.models._hub import download_cached_file, get_cache_dir
+from timm.models._hub import get_cache_dir
 
 from lav_timm.architectures import ARCHITECTURES
+from lightning_automl_vision.downloads import check_connection, hub_file, unreachable
 from lightning_automl_vision.errors import ConfigError, WeightsError
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-SECONDS_TO_CONNECT = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +48,19 @@ finders = SimpleNamespace(
 )
 
 
-def published_weights(architecture: str) -> PretrainedCfg:
-    """What timm knows of an architecture, or of the given tag of its weights."""
+def published_weights(architecture: str, key: str = "model.architecture") -> PretrainedCfg:
+    """What timm knows of an architecture, or of the given tag of its weights; errors name the configuration key."""
     name, _, tag = architecture.partition(".")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.6)
         hint = f" Near it are {', '.join(near)}." if near else ""
-        raise ConfigError(f"model.architecture={architecture}: timm has no such architecture.{hint}")
+        raise ConfigError(f"{key}={architecture}: timm has no such architecture.{hint}")
     try:
         return timm.get_pretrained_cfg(architecture) or PretrainedCfg(architecture=name)
     except RuntimeError:
         tags = ", ".join(timm.list_pretrained(f"{name}.*")) or "none"
         raise ConfigError(
-            f"model.architecture={architecture}: timm has no weights tagged {tag!r} for {name}. It has: {tags}."
+            f"{key}={architecture}: timm has no weights tagged {tag!r} for {name}. It has: {tags}."
         ) from None
 
 
@@ -104,51 +100,19 @@ def _from_hub(architecture: str, hub_id: str, names: tuple[str, ...]) -> Weights
     place, folder = f"{constants.ENDPOINT}/{hub_id}", constants.HF_HUB_CACHE
     repository, _, revision = hub_id.partition("@")
     if constants.HF_HUB_OFFLINE:
-        raise _unreachable(architecture, place, folder, "HF_HUB_OFFLINE is set")
-    _check_connection(architecture, place, folder)
+        raise unreachable(architecture, place, folder, "HF_HUB_OFFLINE is set")
+    check_connection(place, of=architecture, folder=folder)
     for name in names:
         try:
             return WeightsFile(path=hf_hub_download(repository, name, revision=revision or None))
         except LocalEntryNotFoundError as error:
-            raise _unreachable(architecture, place, folder, str(error)) from error
+            raise unreachable(architecture, place, folder, str(error)) from error
         except EntryNotFoundError:
             continue
         except Exception as error:  # whatever a proxy, a full disk or the hub answers
-            raise _unreachable(architecture, place, folder, str(error)) from error
-    raise _unreachable(architecture, place, folder, f"there is no {' or '.join(names)}")
+            raise unreachable(architecture, place, folder, str(error)) from error
+    raise unreachable(architecture, place, folder, f"there is no {' or '.join(names)}")
 
 
 def _from_url(architecture: str, published: PretrainedCfg) -> WeightsFile:
-    url, folder = str(published.url), get_cache_dir()
-    _check_connection(architecture, url, folder)
-    try:
-        path = download_cached_file(url, check_hash=False, progress=True)
-    except (URLError, OSError) as error:
-        raise _unreachable(architecture, url, folder, str(error)) from error
-    return WeightsFile(path=path, custom=bool(published.custom_load))
-
-
-def _check_connection(architecture: str, url: str, folder: str) -> None:
-    """Fail in seconds where a download would retry for half a minute."""
-    try:
-        socket.create_connection(_first_hop(url), timeout=SECONDS_TO_CONNECT).close()
-    except OSError as error:
-        raise _unreachable(architecture, url, folder, str(error)) from error
-
-
-def _first_hop(url: str) -> tuple[str, int]:
-    """The host and port a request goes to: the proxy's where one is set."""
-    target = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(target.scheme) or proxies.get("all")
-    if proxy and not proxy_bypass(target.hostname or ""):
-        target = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    return target.hostname or "", target.port or (80 if target.scheme == "http" else 443)
-
-
-def _unreachable(architecture: str, place: str, folder: str, reason: str) -> WeightsError:
-    return WeightsError(
-        f"The pretrained weights of {architecture} are not in {Path(folder)}, and {place} cannot be had"
-        f" ({' '.join(reason.split())}). Connect once to download them, give a local file with model.weights=FILE,"
-        " or train from scratch with model.pretrained=false."
-    )
+    return WeightsFile(path=str(hub_file(str(published.url), of=architecture)), custom=bool(published.custom_load))

@@ -1,0 +1,1 @@
+"""Pictures for people: what was found or is true drawn into them."""
