@@ -29,6 +29,7 @@ from label_files import (
 from lightning_automl_vision.data.labelled import read_labelled
 from lightning_automl_vision.data.readers import FORMATS, reader
 from lightning_automl_vision.errors import ConfigError, DataError, VisionError
+from lightning_automl_vision.samples import Place
 from lightning_automl_vision.settings import DataConfig
 from lightning_automl_vision.specs import TASKS
 
@@ -343,4 +344,6 @@ def test_table_file_faults(tmp_path: Path, content: str, text: str) -> None:
 def test_samples_can_be_taken_to_pixels(tmp_path: Path) -> None:
     images = read(write_labels(tmp_path / "set", [[box()]]), DETECTION)
     header = images.headers[0]
-    np.testing.assert_allclose(images.samples[0].target.in_pixels(header.width, header.height).boxes, [[2, 2, 10, 6]])
+    np.testing.assert_allclose(
+        images.samples[0].target.placed(Place(0, 0, header.width, header.height)).boxes, [[2, 2, 10, 6]]
+    )

@@ -1,13 +1,15 @@
 """A whole run from the outside: what it prints, what it leaves, what it refuses."""
 
 import json
+import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import yaml
-from pictures import COLOURS, write_folders, write_multilabel, write_picture
+from pictures import COLOURS, write_folders, write_multilabel, write_objects, write_picture
 
 import lightning_automl_vision as lav
 from lightning_automl_vision.config import CONFIG_DIR
@@ -27,9 +29,10 @@ TINY = (
 )
 
 
-def lav_command(*arguments, cwd):
+def lav_command(*arguments, cwd, **environment):
     command = [sys.executable, "-m", "lightning_automl_vision", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +236,6 @@ def test_a_small_set_is_refused(tmp_path):
     [
         (["model=vits16r224", "training.training_crop_size=256"], "vits16r224 takes 224 pixels only"),
         (["model=resnet18", "training.layers_to_freeze=9"], "resnet18 has 5 layer groups"),
-        (["task=image_object_detection"], "no installed plugin has a model for it"),
         (["model=resnet18", "limits.max_trials=5"], "trains one configuration a run"),
     ],
 )
@@ -244,11 +246,32 @@ def test_what_cannot_work_is_refused_before_anything_is_written(arguments, answe
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_task_that_no_plugin_serves_is_refused(tmp_path):
+    arguments = ["task=image_object_detection", "data.training=photos", "output_dir=run"]
+    process = lav_command(*arguments, cwd=tmp_path, LAV_BLOCK_PLUGINS="torchvision")
+    assert process.returncode == 2
+    assert "no installed plugin has a model for it" in process.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+FRUGAL = [
+    f"model.{key}" for key in ("min_size=64", "max_size=96", "box_samples_per_image=16", "proposals_per_image=30")
+]
+
+
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")))
 def test_every_experiment_runs_two_steps(experiment, photos, tmp_path):
-    training = write_multilabel(tmp_path / "data") if "multilabel" in experiment else photos
+    sources = {
+        "multilabel": write_multilabel,
+        "detection": write_objects,
+        "segmentation": partial(write_objects, polygons=True),
+    }
+    write = sources.get(experiment.partition("_")[0])
+    training = write(tmp_path / "data") if write else photos
+    objects = experiment.startswith(("detection", "segmentation"))
     process = lav_command(
         f"+experiment={experiment}",
+        *(FRUGAL if objects else ()),
         f"data.training={training}",
         "model.pretrained=false",
         "trainer.max_steps=2",
