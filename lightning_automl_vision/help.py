@@ -34,6 +34,9 @@ More help
   lav --hydra-help                       hydra's own flags, such as --multirun
 """
 
+# Groups whose choices have keys of their own.
+_APART = ("augment", "task")
+
 KEYS_INTRODUCTION = """\
 # Keys
 
@@ -77,17 +80,33 @@ def _topic(word: str) -> list[str]:
             if own
             else f"{text} It has no keys of its own."
         ]
-    nodes = [node for (group, _), node in typed_nodes().items() if group == word]
-    rows: dict[str, tuple[str, ...]] = {}
-    for node in nodes:
-        for row in _rows(node, word):
-            rows.setdefault(row[0], row)
-    if not rows and word in choices():
+    tables = {owner: rows for owner, rows in _by_owner().items() if owner.partition(":")[0] == word}
+    if not tables and word in choices():
         return [f"{word}: choose from {', '.join(choices()[word])}."]
-    if not rows:
+    if not tables:
         known = [*VERBS, *choices()]
         raise ConfigError(f"No help on {word!r}.{nearest(word, known)} There is some on {', '.join(known)}.")
-    return [table(("key", "default", "allowed", "meaning"), list(rows.values()))] if rows else []
+    return [
+        f"{owner}\n\n" * (len(tables) > 1) + table(("key", "default", "allowed", "meaning"), list(rows.values()))
+        for owner, rows in tables.items()
+    ]
+
+
+def _by_owner() -> dict[str, dict[str, tuple[str, ...]]]:
+    """The rows of each group by key; of groups whose choices have keys of their own, those of each kind of choice."""
+    nodes: dict[str, dict[str, tuple[str, ...]]] = {}
+    for (group, name), node in typed_nodes().items():
+        alike = [
+            other for (owner, other), value in typed_nodes().items() if owner == group and _kind(value) is _kind(node)
+        ]
+        owner = f"{group}: {', '.join(alike)}" if group in _APART else f"{group}: {name}" if group == "job" else group
+        for row in _rows(node, group):
+            nodes.setdefault(owner, {}).setdefault(row[0], row)
+    return dict(sorted(nodes.items()))
+
+
+def _kind(node: Any) -> Any:
+    return node if isinstance(node, type) else type(node)
 
 
 def _rows(node: Any, prefix: str) -> list[tuple[str, str, str, str]]:
@@ -113,12 +132,7 @@ def default_text(value: Any) -> str:
 
 def keys_document() -> str:
     """docs/keys.md: every key of every group, from the typed nodes."""
-    nodes: dict[str, dict[str, tuple[str, ...]]] = {}
-    for (group, name), node in typed_nodes().items():
-        for row in _rows(node, group):
-            owner = f"{group}: {name}" if group == "job" else group
-            nodes.setdefault(owner, {}).setdefault(row[0], row)
-    sections = [f"## {owner}\n\n{_markdown(list(rows.values()))}" for owner, rows in sorted(nodes.items())]
+    sections = [f"## {owner}\n\n{_markdown(list(rows.values()))}" for owner, rows in _by_owner().items()]
     return "\n\n".join([KEYS_INTRODUCTION, *sections]) + "\n"
 
 

@@ -273,8 +273,7 @@ class AugmentConfig:
 
     resize: str = key(
         "crop",
-        "`crop` resizes the short side and cuts the middle out; `letterbox` keeps the whole image and fills the rest."
-        " For tasks with objects: `model`, as the model wants it, or `letterbox`.",
+        "`crop` resizes the short side and cuts the middle out; `letterbox` keeps the whole image and fills the rest.",
         choices=("crop", "letterbox"),
     )
     fill: int = key(114, "The gray that `letterbox` fills with.", minimum=0, maximum=255)
