@@ -10,6 +10,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from lightning_automl_vision.keys import Key, described, nearest
 from lightning_automl_vision.typed_nodes import typed_nodes
 
+_SHOWN = 4
 ROOT_KEYS = ("output_dir", "checkpoint", "runs", "quiet")
 # Documented names of other products that are no key here, and what takes their place.
 ELSEWHERE = {
@@ -50,6 +51,8 @@ def unknown_key(override: str) -> str:
     group, _, rest = name.rpartition(".")
     known = dict(known_keys())
     leaf = rest or name
+    if name in known:
+        return f"There is no key {name!r} in what is chosen: it belongs to {_owners(name)}."
     if leaf in ELSEWHERE:
         return f"There is no key {name!r}: write {ELSEWHERE[leaf]}."
     renamed = [full for full, description in known.items() if leaf in description.old]
@@ -71,6 +74,18 @@ def known_keys() -> Iterator[tuple[str, Key]]:
             if found.name not in seen:
                 seen.add(found.name)
                 yield found.name, found.key
+
+
+def _owners(name: str) -> str:
+    """The choices that have a key, as they are written; not too many."""
+    group = name.partition(".")[0]
+    owners = [
+        choice
+        for (owner, choice), node in typed_nodes().items()
+        if owner == group and not choice.startswith("default_for_") and name in {f.name for f in described(node, group)}
+    ]
+    shown = ", ".join(f"{group}={choice}" for choice in owners[:_SHOWN])
+    return f"{shown} and {len(owners) - _SHOWN} more" if len(owners) > _SHOWN else shown
 
 
 def _unknown_choice(error: MissingConfigException) -> str:

@@ -182,6 +182,19 @@ def test_what_means_nothing_to_detection_is_refused(training, message, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_an_augmentation_of_the_other_kind_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="This augmentation is not for image_object_detection"):
+        run(tmp_path, DETECTION, augment="classification")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_key_of_another_task_is_answered_with_where_it_belongs(tmp_path):
+    with pytest.raises(ConfigError, match="it belongs to task=image_object_detection, task=image_instance"):
+        train(task={"name": "image_classification", "validation_metric_type": "voc"}, data={"training": "x"})
+    with pytest.raises(ConfigError, match="it belongs to augment=classification"):
+        run(tmp_path, DETECTION, augment={"random_resized_crop": {"enabled": False}})
+
+
 def test_images_without_objects_alone_are_no_training_set(tmp_path):
     source = write_objects(tmp_path / "data")
     empty = [json.dumps({**json.loads(line), "label": []}) for line in source.read_text().splitlines()]

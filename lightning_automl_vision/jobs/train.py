@@ -14,7 +14,7 @@ from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.plugins import model_spec, model_specs
 from lightning_automl_vision.result import PrimaryMetric, Result
 from lightning_automl_vision.run import RunFolder, finite
-from lightning_automl_vision.settings import JobConfig
+from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig, ObjectTaskConfig
 from lightning_automl_vision.specs import TASKS, ModelSpec, TaskSpec
 from lightning_automl_vision.tables import table
 
@@ -175,6 +175,10 @@ def check(settings: Settings) -> ModelSpec:
         )
     if settings.model.weights is not None and not Path(settings.model.weights).is_file():
         raise WeightsError(f"model.weights={settings.model.weights}: no such file.")
+    if isinstance(settings.augment, ObjectAugmentConfig) != issubclass(task.config, ObjectTaskConfig):
+        raise ConfigError(
+            f"This augmentation is not for {task.name}. Choose augment=none, letterbox or custom, or leave augment out."
+        )
     _check_unused(settings, task)
     _check_sizes(settings, spec)
     groups = len(spec.freezable) if spec.freezable is not None else None
