@@ -1,8 +1,12 @@
 """What several tests share: toy batches for every task a model may serve."""
 
+import os
 from collections.abc import Callable
 
 import pytest
+
+# Networks this small are slowed down by more threads; commands that tests start take it from here.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ToyBatch = Callable[..., object]
 
