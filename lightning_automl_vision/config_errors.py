@@ -40,6 +40,9 @@ def explain(error: BaseException) -> str:
             return unknown_key(override)
         if override and cause is not None and re.search(r"Key '.*' not in", str(cause)):
             return unknown_key(override)
+        missing = re.search(r"full_key: (\S+)", f"{error}\n{cause}")
+        if not override and missing:
+            return unknown_key(missing[1])
         if override and cause is not None:
             return f"{override}: {_first_line(cause)}."
     return _first_line(error)

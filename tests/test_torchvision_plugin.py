@@ -19,6 +19,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from lav_torchvision.architectures import ARCHITECTURES
 from lav_torchvision.crowds import in_crowd
 from lightning_automl_vision.api import settings
+from lightning_automl_vision.data.batching import no_targets
 from lightning_automl_vision.downloads import hub_file
 from lightning_automl_vision.errors import ConfigError, WeightsError
 from lightning_automl_vision.model_folder import ModelCard, load_weights, save_model
@@ -594,3 +595,21 @@ def test_a_copy_of_a_model_is_a_model_of_its_own(toy_batch):
     model.box_score_threshold = 0.9
     assert copy.box_score_threshold == 0.0
     assert len(found_in(copy, batch)[0]) > 0
+
+
+def test_as_many_proposals_are_looked_at_as_the_configuration_says():
+    model = model_spec("fasterrcnn_resnet18_fpn").build(
+        task="image_object_detection", num_classes=2, image_size=64, pretrained=False, proposals_per_image=7
+    )
+    proposals = []
+    model.network.roi_heads.register_forward_pre_hook(lambda _, inputs: proposals.extend(inputs[1]))
+    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    batch = Batch(images=pictures, targets=no_targets(2), keys=["a", "b"])
+    with torch.inference_mode():
+        model.eval().predict(batch)
+    assert 0 < max(len(boxes) for boxes in proposals) <= 7
+
+
+def test_a_short_side_that_is_longer_than_the_long_one_is_refused():
+    with pytest.raises(ConfigError, match=r"model.min_size=200 is more than model.max_size=100"):
+        model_spec("fasterrcnn_resnet18_fpn").check_weights(pretrained=False, backbone=None, min_size=200, max_size=100)

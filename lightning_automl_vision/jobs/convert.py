@@ -117,7 +117,7 @@ def _offline_transform(settings: Settings, job: Config) -> Any:
     if not transform.is_random:
         raise ConfigError(
             f"copies={job.copies}: nothing is augmented, so that they would be the originals again."
-            f" Choose another augmentation, such as augment=default_for_{settings.task.name}, or copies=0."
+            " Leave augment out for the documented augmentation, or ask for copies=0."
         )
     return transform
 

@@ -173,8 +173,7 @@ def check(settings: Settings) -> ModelSpec:
             f"model={spec.name} does not serve task={task.name}, but {', '.join(sorted(spec.tasks))}."
             f" Choose one of {', '.join(serving)}."
         )
-    if settings.model.weights is not None and not Path(settings.model.weights).is_file():
-        raise WeightsError(f"model.weights={settings.model.weights}: no such file.")
+    _check_weights(settings.model.weights)
     if isinstance(settings.augment, ObjectAugmentConfig) != issubclass(task.config, ObjectTaskConfig):
         raise ConfigError(
             f"This augmentation is not for {task.name}. Choose augment=none, letterbox or custom, or leave augment out."
@@ -193,6 +192,17 @@ def _check_unused(settings: Settings, task: TaskSpec) -> None:
     for name, usual in task.unused.items():
         if (value := getattr(settings.training, name)) != usual:
             raise ConfigError(f"training.{name}={value}: {task.name} has no use for it. Leave it out.")
+
+
+def _check_weights(weights: str | None) -> None:
+    if weights is not None and Path(weights).is_dir():
+        raise WeightsError(
+            f"model.weights={weights} is a folder. Name the file in it, which is model/weights.safetensors in a run's."
+        )
+    if weights is not None and not Path(weights).is_file():
+        raise WeightsError(
+            f"model.weights={weights}: no such file. Name a file of tensors, or leave model.weights out."
+        )
 
 
 def _check_sizes(settings: Settings, spec: ModelSpec) -> None:

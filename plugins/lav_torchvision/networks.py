@@ -96,6 +96,10 @@ def _region_options(second: bool, options: DetectorConfig) -> dict[str, Any]:
         "box_nms_thresh": options.nms_iou_threshold,
         "box_detections_per_img": options.box_detections_per_image,
         "box_batch_size_per_image": options.box_samples_per_image,
+        "rpn_pre_nms_top_n_train": 2 * options.proposals_per_image,
+        "rpn_post_nms_top_n_train": 2 * options.proposals_per_image,
+        "rpn_pre_nms_top_n_test": options.proposals_per_image,
+        "rpn_post_nms_top_n_test": options.proposals_per_image,
         **parts,
     }
 

@@ -17,11 +17,15 @@ from lav_timm.weights import locate, published_weights
 from lav_torchvision.architectures import ARCHITECTURES
 from lav_torchvision.backbones import check_backbone, timm_body
 from lightning_automl_vision.downloads import hub_file
-from lightning_automl_vision.errors import WeightsError
+from lightning_automl_vision.errors import ConfigError, WeightsError
 
 
-def find_weights(*, name: str, pretrained: bool, backbone: str | None, **_: Any) -> None:
-    """Refuse an unsuitable backbone; with ``pretrained``, have the weights on disk when this returns."""
+def find_weights(
+    *, name: str, pretrained: bool, backbone: str | None, min_size: int = 1, max_size: int = 1, **_: Any
+) -> None:
+    """Refuse an unsuitable backbone or size; with ``pretrained``, have the weights on disk when this returns."""
+    if min_size > max_size:
+        raise ConfigError(f"model.min_size={min_size} is more than model.max_size={max_size}. Raise the latter.")
     if backbone is not None:
         check_backbone(backbone)
         if pretrained:
