@@ -114,7 +114,10 @@ def summary(result: Result) -> str:
     primary = result.primary_metric
     rows = [
         ("status", result.status),
-        (primary.name, f"{_figure(primary.value)} (epoch {primary.epoch} of {result.epochs})"),
+        (
+            primary.name,
+            _figure(primary.value) + (f" (epoch {primary.epoch} of {result.epochs})" if primary.epoch else ""),
+        ),
         *(
             [(f"{primary.name}, test set", _figure(result.test_metrics.get(primary.name)))]
             if result.test_metrics
