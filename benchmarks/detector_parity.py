@@ -174,7 +174,7 @@ def plain(weights: dict[str, Tensor], run: Any, splits: Any) -> tuple[list[dict[
     model.load_state_dict(weights)
     model.train()
     samples = splits.training.samples
-    optimizer = make_optimizer(model.parameters(), run.training)
+    optimizer = make_optimizer(model, run.training)
     per_epoch = len(samples) // BATCH
     total = min(STEPS, per_epoch * run.training.number_of_epochs)
     schedule = torch.optim.lr_scheduler.LambdaLR(

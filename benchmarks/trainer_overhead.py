@@ -67,7 +67,16 @@ def make_batch(case: str) -> Batch[Targets]:
 
 
 def make_training() -> TrainingConfig:
-    return TrainingConfig(number_of_epochs=1, training_batch_size=8, validation_batch_size=8, learning_rate=1e-4)
+    return TrainingConfig(
+        number_of_epochs=1,
+        training_batch_size=8,
+        validation_batch_size=8,
+        learning_rate=1e-4,
+        nominal_batch_size=None,
+        decay_norms_and_biases=True,
+        ema_decay=0.0,
+        gradient_clip=None,
+    )
 
 
 class Clock:
@@ -94,7 +103,7 @@ def loader(case: str, clock: Clock) -> DataLoader[Batch[Targets]]:
 
 def raw(case: str) -> float:
     model, clock, training = make_model(case).train(), Clock(case), make_training()
-    optimizer = make_optimizer(model.parameters(), training)
+    optimizer = make_optimizer(model, training)
     factor = factor_of(training, steps_per_epoch=clock.total, total=clock.total)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     for batch in loader(case, clock):

@@ -26,7 +26,8 @@ from lightning_automl_vision.data.headers import ImageHeader
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.models import Batch, Detector, MaskTargets
 from lightning_automl_vision.samples import Masks, Place, Sample, ScoredMasks
-from lightning_automl_vision.settings import ObjectTaskConfig, TrainingConfig
+from lightning_automl_vision.settings import TrainingConfig
+from lightning_automl_vision.task_settings import ObjectTaskConfig
 from lightning_automl_vision.tasks.objects import SegmentationTask
 
 CLASSES = ("a", "b", "c")

@@ -48,7 +48,7 @@ def register() -> None:
 
 
 def _model_default(name: str, fallback: Any = None, *, _root_: DictConfig) -> Any:
-    """The model's default of a ``training.*`` key for the task, else the task's, else the fallback."""
+    """The model's default of a key for the task, else the task's, else the fallback."""
     task = TASKS[_root_.task.name]
     spec = model_specs().get(_root_.model.name)
     own = spec.defaults.get(task.name, {}) if spec else {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Self, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.masks import draw_polygons
 from lightning_automl_vision.samples import Place, Polygons, ScoredBoxes, ScoredLabels
+
+if TYPE_CHECKING:
+    from lightning_automl_vision.data.labelled import LabelledImages
 
 T = TypeVar("T", bound="Targets")
 P = TypeVar("P")
@@ -75,7 +79,8 @@ class Batch(Generic[T]):
 
     ``sizes`` are width and height of each picture, which lies at the top left of its H x W; none are given where every
     picture fills it. ``indices`` say which samples of the data set they are, ``places`` where each whole image lies in
-    its picture, ``dropped`` how many objects augmentation left out.
+    its picture, ``dropped`` how many objects augmentation left out; N x 3 ``gains`` of hue, saturation and brightness
+    are still to be applied.
     """
 
     images: Tensor
@@ -85,6 +90,7 @@ class Batch(Generic[T]):
     indices: Sequence[int] = ()
     places: Sequence[Place] = ()
     dropped: int = 0
+    gains: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -96,7 +102,8 @@ class Batch(Generic[T]):
         return self.sizes or [(int(width), int(height))] * len(self)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        return replace(self, images=function(self.images), targets=self.targets.map(function))
+        gains = None if self.gains is None else function(self.gains)
+        return replace(self, images=function(self.images), targets=self.targets.map(function), gains=gains)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
@@ -110,10 +117,13 @@ class VisionModel(nn.Module, ABC, Generic[T, P]):
 
     ``freezable`` are the groups of parameter-name prefixes that ``training.layers_to_freeze`` counts, first to last.
     ``resizing`` is how the model wants its pictures prepared; None leaves it to the configuration.
+    ``summed_over_images`` says that a step's gradient is the sum over its images of the gradient of the losses' sum,
+    not the mean over its batches.
     """
 
     freezable: tuple[tuple[str, ...], ...] = ()
     resizing: Resizing | None = None
+    summed_over_images: bool = False
 
     @abstractmethod
     def losses(self, batch: Batch[T]) -> dict[str, Tensor]:
@@ -122,6 +132,12 @@ class VisionModel(nn.Module, ABC, Generic[T, P]):
     @abstractmethod
     def predict(self, batch: Batch[T]) -> list[P]:
         """One numpy prediction for each image, in order; called in evaluation mode, leaves the batch as it is."""
+
+    def prepare(self, images: LabelledImages[Any], folder: Path) -> None:
+        """Look at the training set, once, before the first step; what is to be seen goes into the folder."""
+
+    def for_prediction(self) -> None:
+        """Become as quick as can be: called once, after loading, by whoever will never train this."""
 
     def backbone(self) -> nn.Module:
         """The part that a state dict given as ``model.weights`` is loaded into."""

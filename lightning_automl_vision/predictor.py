@@ -122,6 +122,7 @@ def _torch_network(card: ModelCard, folder: Path) -> Network:
         raise ConfigError(f"{folder / MODEL}: {card.name} cannot be built from its parameters: {error}.") from None
     load_weights(model, folder / WEIGHTS)
     model.eval()
+    model.for_prediction()
 
     def network(pictures: Sequence[Pixels]) -> Sequence[Prediction]:
         images, sizes = padded(pictures)

@@ -9,60 +9,6 @@ from dataclasses import dataclass, field
 
 from lightning_automl_vision.keys import key
 
-VALIDATION_LOSS = "validation_loss"
-
-
-@dataclass
-class TaskConfig:
-    name: str = key("???", "The task.")
-    primary_metric: str = key("???", "The metric that picks the best epoch and is returned to a sweep.")
-
-    @property
-    def judged_by(self) -> str:
-        """The metric that does so in this configuration."""
-        return self.primary_metric
-
-    @property
-    def lower_is_better(self) -> bool:
-        return False
-
-
-@dataclass
-class ObjectTaskConfig(TaskConfig):
-    """How objects that are found are judged."""
-
-    validation_metric_type: str = key(
-        "voc",
-        "The metrics: `voc` at one overlap, `coco` over ten of them, both, or none, where the validation loss decides.",
-        choices=("voc", "coco", "coco_voc", "none"),
-    )
-    validation_iou_threshold: float = key(
-        0.5, "The overlap from which on an object counts as found, for `voc` and the curves.", minimum=0.1, maximum=1
-    )
-    metric_score_floor: float | None = key(
-        None,
-        "Judge every object with a score above this, where by default those above `model.box_score_threshold` are.",
-        minimum=0,
-        below=1,
-    )
-    log_training_metrics: bool = key(
-        False, "Compute the metrics on the training set too at each evaluation; it takes that much longer."
-    )
-    log_validation_loss: bool = key(
-        False, "Compute the losses on the validation set too at each evaluation; it takes about twice as long."
-    )
-    pictures: int = key(
-        6, "How many validation images are drawn with truth and prediction after each evaluation.", minimum=0
-    )
-
-    @property
-    def judged_by(self) -> str:
-        return VALIDATION_LOSS if self.lower_is_better else self.primary_metric
-
-    @property
-    def lower_is_better(self) -> bool:
-        return self.validation_metric_type == "none"
-
 
 @dataclass
 class ModelConfig:
@@ -139,11 +85,21 @@ class TrainingConfig:
     gradient_accumulation_step: int = key(
         1, "Batches whose gradients are added up before one optimiser step.", minimum=1, old=("grad_accumulation_step",)
     )
+    nominal_batch_size: int | None = key(
+        "${lav.default:nominal_batch_size}",
+        "Add up the gradients of as many batches as come near to so many images, and scale the weight decay to what it"
+        " comes to; gradient_accumulation_step then stays at 1.",
+        minimum=1,
+    )
     learning_rate: float = key(
         "${lav.default:learning_rate}", "The learning rate at its highest.", minimum=0, maximum=1
     )
     learning_rate_scheduler: str = key(
-        "warmup_cosine", "How the learning rate changes.", choices=("warmup_cosine", "step"), old=("lr_scheduler",)
+        "warmup_cosine",
+        "How the learning rate changes: by step, or as a line or half a cosine wave after the warm-up that"
+        " `training.warmup_epochs` tells of.",
+        choices=("warmup_cosine", "step", "linear", "cosine"),
+        old=("lr_scheduler",),
     )
     step_lr_gamma: float = key(0.5, "What `step` multiplies the learning rate with.", minimum=0, maximum=1)
     step_lr_step_size: int = key(5, "The epochs between two steps of `step`.", minimum=1)
@@ -151,9 +107,24 @@ class TrainingConfig:
         0.45, "The share of a whole cosine wave that `warmup_cosine` runs through.", minimum=0, maximum=1
     )
     warmup_cosine_lr_warmup_epochs: int = key(2, "The epochs in which `warmup_cosine` rises from 0.", minimum=0)
+    final_learning_rate_share: float = key(
+        0.01, "The share of the learning rate that `linear` and `cosine` end at.", minimum=0, maximum=1
+    )
+    warmup_epochs: float = key(
+        3.0, "The epochs in which `linear` and `cosine` rise from 0; it takes 100 batches at least.", minimum=0
+    )
+    warmup_momentum: float = key(
+        0.8, "What momentum, or the first beta, begins at in that warm-up.", minimum=0, below=1
+    )
+    warmup_bias_learning_rate: float = key(
+        0.1, "What the learning rate of biases begins at in that warm-up.", minimum=0, maximum=1
+    )
     optimizer: str = key("sgd", "The optimiser.", choices=("sgd", "adam", "adamw"))
     momentum: float = key(0.9, "Momentum of sgd.", minimum=0, maximum=1)
     weight_decay: float = key(1e-4, "Weight decay.", minimum=0, maximum=1)
+    decay_norms_and_biases: bool = key(
+        "${lav.default:decay_norms_and_biases,true}", "Let weight decay concern norms and biases too."
+    )
     nesterov: bool = key(True, "Nesterov momentum for sgd.")
     beta1: float = key(0.9, "First beta of adam and adamw.", minimum=0, maximum=1)
     beta2: float = key(0.999, "Second beta of adam and adamw.", minimum=0, maximum=1)
@@ -191,13 +162,18 @@ class TrainingConfig:
     )
     label_smoothing: float = key(0.0, "The share of each label that is spread over all classes.", minimum=0, below=1)
     ema_decay: float = key(
-        0.0,
+        "${lav.default:ema_decay,0.0}",
         "Decay of the moving average of the weights that is validated and saved; 0 is off, 0.999 is usual.",
         minimum=0,
         below=1,
     )
+    ema_ramp_steps: int = key(
+        2000,
+        "The optimiser steps in which that decay comes up to 63 % of its value, so that first weights are forgotten.",
+        minimum=1,
+    )
     balanced_sampling: bool = key(False, "Draw training images so that every class comes up equally often.")
-    gradient_clip: float | None = key(None, "Scale gradients down to this norm.", above=0)
+    gradient_clip: float | None = key("${lav.default:gradient_clip}", "Scale gradients down to this norm.", above=0)
     random_seed: int | None = key(
         None,
         "The seed of everything random; drawn and recorded when it is not given.",
@@ -319,19 +295,69 @@ class OcclusionConfig:
 
 
 @dataclass
+class MosaicConfig:
+    """Four photos in one picture, in place of crop and expand."""
+
+    p: float = key(0.0, "How often a training picture is a mosaic of four photos.", minimum=0, maximum=1)
+    plain_epochs: int = key(0, "How many epochs at the end of the training do without mosaics.", minimum=0)
+
+
+@dataclass
+class AffineConfig:
+    """The picture is turned, moved, scaled and slanted at once; of a mosaic, the four photos together."""
+
+    p: float = key(0.0, "How often it is applied.", minimum=0, maximum=1)
+    degrees: float = key(0.0, "The largest turn, to either side.", minimum=0, maximum=180)
+    translate: float = key(0.1, "The largest shift, as a share of the picture's side.", minimum=0, maximum=1)
+    scale: float = key(0.5, "The largest change of scale: 0.5 draws from 0.5 to 1.5.", minimum=0, below=1)
+    shear: float = key(0.0, "The largest slant in degrees.", minimum=0, below=90)
+    perspective: float = key(0.0, "The strength of a change of perspective; 0.001 is much.", minimum=0, maximum=0.001)
+
+
+@dataclass
+class HsvConfig:
+    p: float = key(0.0, "How often colours are changed by random factors.", minimum=0, maximum=1)
+    hue: float = key(0.015, "The largest change of the hue's factor.", minimum=0, maximum=1)
+    saturation: float = key(0.7, "The largest change of the saturation's factor.", minimum=0, maximum=1)
+    value: float = key(0.4, "The largest change of the brightness' factor.", minimum=0, maximum=1)
+
+
+@dataclass
+class MixupConfig:
+    p: float = key(0.0, "How often a picture is blended with another one.", minimum=0, maximum=1)
+
+
+@dataclass
+class CopyPasteConfig:
+    p: float = key(
+        0.0,
+        "The share of a picture's objects that are pasted into it mirrored; objects need polygons.",
+        minimum=0,
+        maximum=1,
+    )
+
+
+@dataclass
 class ObjectAugmentConfig:
     """What happens to a training image and its objects, and whether a model's own resizing is used."""
 
     apply_automl_train_augmentations: bool = key(
-        True, "Use `crop`, `expand` and the flips; false leaves them out, whatever they say."
+        True,
+        "Use `crop`, `expand`, `affine`, the flips, `hsv`, `mixup` and `copy_paste`;"
+        " false leaves them out, whatever they say.",
     )
     apply_mosaic_for_yolo: bool = key(
-        True, "Let a model that trains on mosaics of four images do so; of the documented models only yolov5 does."
+        True, "Use `mosaic`, which yolov5 does by default; false leaves it out, whatever it says."
     )
+    mosaic: MosaicConfig = field(default_factory=MosaicConfig)
+    affine: AffineConfig = field(default_factory=AffineConfig)
     crop: ObjectCropConfig = field(default_factory=ObjectCropConfig)
     expand: ExpandConfig = field(default_factory=ExpandConfig)
     horizontal_flip: FlipConfig = field(default_factory=FlipConfig)
     vertical_flip: FlipConfig = field(default_factory=lambda: FlipConfig(p=0.0))
+    hsv: HsvConfig = field(default_factory=HsvConfig)
+    mixup: MixupConfig = field(default_factory=MixupConfig)
+    copy_paste: CopyPasteConfig = field(default_factory=CopyPasteConfig)
     color_jitter: ColorJitterConfig = field(default_factory=lambda: ColorJitterConfig(p=0.0))
     occlusion: OcclusionConfig = field(default_factory=OcclusionConfig)
     minimum_visibility: float = key(

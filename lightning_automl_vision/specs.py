@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from lightning_automl_vision.settings import ModelConfig, ObjectTaskConfig, TaskConfig
+from lightning_automl_vision.settings import ModelConfig
+from lightning_automl_vision.task_settings import ObjectTaskConfig, TaskConfig
 
 if TYPE_CHECKING:
     from lightning_automl_vision.models import VisionModel
@@ -22,7 +23,8 @@ class ModelSpec:
     ``builder`` and ``find_weights`` are paths, ``"package.module:function"``. The builder is called with ``task``,
     ``num_classes``, ``image_size`` and the fields of ``config``; ``find_weights``, if given, with the fields of
     ``config`` before any data is read, and raises WeightsError when the pretrained weights cannot be had.
-    ``defaults`` holds, for each task, the ``training.*`` keys whose default this model changes.
+    ``defaults`` holds, for each task, the keys whose default this model changes: those of ``training`` by their bare
+    names, such as ``learning_rate``, those of ``augment`` by their full ones, such as ``augment.mosaic.p``.
     ``freezable`` are the groups of parameter-name prefixes that ``training.layers_to_freeze`` counts, first to last;
     None leaves them to the built model.
     """

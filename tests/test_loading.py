@@ -16,7 +16,7 @@ from lightning_automl_vision.augment import build_training_transform
 from lightning_automl_vision.data.batching import class_targets, indicator_targets
 from lightning_automl_vision.data.module import make_loader, number_of_workers
 from lightning_automl_vision.data.resizing import CenterCrop
-from lightning_automl_vision.data.sampling import EpochSampler, balanced_order, groups_by_rarest_label
+from lightning_automl_vision.data.sampling import EpochSampler, balanced_order, groups_by_rarest_label, order_by_shape
 from lightning_automl_vision.errors import ConfigError, DataError, VisionError
 from lightning_automl_vision.samples import Labels, Sample
 from lightning_automl_vision.settings import AugmentConfig, TrainingConfig
@@ -69,6 +69,12 @@ def test_batches_hold_every_image_in_order_and_the_last_is_short(samples):
     assert images.shape == (20, 3, 32, 32)
     expected = RESIZING(cv2.imread(samples[3].image, cv2.IMREAD_COLOR_RGB))
     assert (images[3].permute(1, 2, 0).numpy() == expected).all()
+
+
+def test_an_evaluation_may_go_by_the_shapes_of_images(samples):
+    order = order_by_shape([(40, 30) if number % 2 else (30, 40) for number in range(20)])
+    keys, *_ = epoch(loader(samples, order=order))
+    assert keys == [item.image for item in (*samples[1::2], *samples[::2])]
 
 
 def test_several_labels_become_ones_and_none_only_zeros(samples):

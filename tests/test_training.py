@@ -62,6 +62,10 @@ def config(**values):
         "validation_crop_size": 8,
         "validation_resize_size": 8,
         "warmup_cosine_lr_warmup_epochs": 0,
+        "nominal_batch_size": None,
+        "decay_norms_and_biases": True,
+        "ema_decay": 0.0,
+        "gradient_clip": None,
     }
     return TrainingConfig(**{**defaults, **values})
 
@@ -132,7 +136,7 @@ def test_warmup_counts_optimiser_steps_when_gradients_are_accumulated(tmp_path):
     ],
 )
 def test_every_option_reaches_the_optimiser(values, kind, options):
-    optimizer = make_optimizer(network().parameters(), config(weight_decay=0.01, **values))
+    optimizer = make_optimizer(network(), config(weight_decay=0.01, **values))
     assert type(optimizer) is kind
     assert optimizer.defaults["weight_decay"] == 0.01
     assert {name: optimizer.defaults[name] for name in options} == options
@@ -180,7 +184,7 @@ def test_more_frozen_groups_than_there_are_is_refused():
 
 
 def test_the_average_of_weights_follows_its_formula_and_is_validated_and_kept(tmp_path):
-    training = config(ema_decay=0.2, number_of_epochs=1)
+    training = config(ema_decay=0.5, ema_ramp_steps=3, number_of_epochs=1)
     seen = []
 
     class Watched(MulticlassTask):
@@ -192,7 +196,7 @@ def test_the_average_of_weights_follows_its_formula_and_is_validated_and_kept(tm
     expected = {name: value.clone() for name, value in model.state_dict().items()}
     task, _ = train(tmp_path, training, task=Watched(model, training, CLASSES), data=batches(4))
     for update, weights in enumerate(seen, start=1):
-        decay = min(0.2, (1 + update) / (10 + update))
+        decay = 0.5 * (1 - math.exp(-update / 3))
         expected = {name: decay * mean + (1 - decay) * weights[name] for name, mean in expected.items()}
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert len(seen) == 4

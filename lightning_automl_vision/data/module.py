@@ -23,7 +23,7 @@ from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import Draw, EpochSampler, groups_by_rarest_label
 from lightning_automl_vision.errors import VisionError
 from lightning_automl_vision.models import Batch
-from lightning_automl_vision.samples import Labels, Pixels, Sample
+from lightning_automl_vision.samples import IntArray, Labels, Pixels, Sample
 from lightning_automl_vision.settings import DataConfig
 
 _MOST_WORKERS = 8
@@ -100,6 +100,7 @@ def make_loader(
     seed: int,
     shuffle: bool = False,
     balanced: bool = False,
+    order: IntArray | None = None,
     workers: int | None = None,
     pin_memory: bool = False,
     maximum_pixels: int = DataConfig.maximum_image_pixels,
@@ -118,6 +119,7 @@ def make_loader(
         seed: Decides the order and every transform, together with the epoch given to ``loader.sampler.set_epoch``.
         shuffle: Draw a new order for each epoch.
         balanced: Let every class come up equally often, which implies a random order.
+        order: The order of the samples where it is not random; None keeps that of the data.
         workers: Processes that read; None decides by cores and images, 0 reads in this process.
         pin_memory: Copy batches to memory that a GPU reads directly.
         maximum_pixels: Larger pictures are refused.
@@ -136,6 +138,7 @@ def make_loader(
             shuffle=shuffle,
             seed=seed,
             groups=groups_by_rarest_label(samples, num_classes) if balanced else None,
+            order=order,
         ),
         batch_size=batch_size,
         # A lone picture left over is not one that batch norms can learn from; the next order leaves another one.
@@ -175,7 +178,15 @@ def collate(items: Sequence[Item | VisionError], *, truth: Truth) -> Batch[Any] 
         indices=[item.index for item in good],
         places=[place for picture in pictures if (place := picture.place) is not None],
         dropped=sum(picture.dropped for picture in pictures),
+        gains=_gains(pictures),
     )
+
+
+def _gains(pictures: Sequence[Prepared]) -> Tensor | None:
+    """A factor of one changes nothing: for pictures that are as they shall be."""
+    if all(picture.gains is None for picture in pictures):
+        return None
+    return torch.tensor([picture.gains or (1.0, 1.0, 1.0) for picture in pictures])
 
 
 def padded(pictures: Sequence[Pixels]) -> tuple[Tensor, Sequence[tuple[int, int]]]:

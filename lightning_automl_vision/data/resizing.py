@@ -132,6 +132,29 @@ class ShortSide(Resizing):
         return {"resize": self.name, "min_size": self.minimum, "max_size": self.maximum}
 
 
+@dataclass(frozen=True)
+class LongSide(Resizing):
+    """The long side becomes ``size`` pixels; nothing is cut and nothing filled."""
+
+    name: ClassVar[str] = "long_side"
+    size: int = 640
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        place = self.place(pixels.shape[1], pixels.shape[0])
+        return resized_to(pixels, int(place.width), int(place.height))
+
+    def place(self, width: int, height: int) -> Place:
+        scale = self.size / max(width, height)
+        return Place(0, 0, max(round(width * scale), 1), max(round(height * scale), 1))
+
+    @property
+    def short_side(self) -> int:
+        return self.size
+
+    def as_settings(self) -> dict[str, Any]:
+        return {"resize": self.name, "img_size": self.size}
+
+
 def resizing_of(augment: AugmentConfig, training: TrainingConfig) -> Resizing:
     """What a run's configuration asks for."""
     if augment.resize == Letterbox.name:
@@ -154,8 +177,11 @@ def resizing_from_settings(settings: Mapping[str, Any], *, source: str) -> Resiz
         )
     if kind == ShortSide.name:
         return ShortSide(minimum=_number(settings, "min_size", source), maximum=_number(settings, "max_size", source))
+    if kind == LongSide.name:
+        return LongSide(size=_number(settings, "img_size", source))
     raise ConfigError(
-        f"{source}: resize={kind!r} is not known. It must be {CenterCrop.name}, {Letterbox.name} or {ShortSide.name}."
+        f"{source}: resize={kind!r} is not known. It must be"
+        f" {CenterCrop.name}, {Letterbox.name}, {ShortSide.name} or {LongSide.name}."
     )
 
 
@@ -171,7 +197,7 @@ def _number(settings: Mapping[str, Any], name: str, source: str, least: int = 1,
 
 
 def _key(name: str) -> str:
-    return name.replace("valid_", "validation_")
+    return name.replace("valid_", "validation_").replace("img_size", "image_size")
 
 
 def resized_to(pixels: Pixels, width: int, height: int) -> Pixels:

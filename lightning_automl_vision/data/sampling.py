@@ -22,16 +22,24 @@ class Draw(NamedTuple):
 class EpochSampler:
     """Draws for one epoch; whoever trains calls ``set_epoch`` before each, as Lightning does.
 
-    Draws carry the epoch to worker processes that live longer than one.
+    Draws carry the epoch to worker processes that live longer than one. ``order`` is that of an evaluation.
     """
 
     def __init__(
-        self, size: int, *, shuffle: bool, seed: int, groups: Sequence[IntArray] | None = None, epoch: int = 0
+        self,
+        size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        groups: Sequence[IntArray] | None = None,
+        order: IntArray | None = None,
+        epoch: int = 0,
     ) -> None:
         self._size = size
         self._shuffle = shuffle
         self._seed = seed
         self._groups = groups
+        self._given = np.arange(size) if order is None else order
         self._epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -50,7 +58,12 @@ class EpochSampler:
     def _order(self, generator: np.random.Generator) -> IntArray:
         if self._groups is not None:
             return balanced_order(self._groups, self._size, generator)
-        return generator.permutation(self._size) if self._shuffle else np.arange(self._size)
+        return generator.permutation(self._size) if self._shuffle else self._given
+
+
+def order_by_shape(sizes: Sequence[tuple[int, int]]) -> IntArray:
+    """The images so ordered by height over width that those of a batch need little padding."""
+    return np.argsort([height / width for width, height in sizes], kind="stable")
 
 
 def balanced_order(groups: Sequence[IntArray], size: int, generator: np.random.Generator) -> IntArray:

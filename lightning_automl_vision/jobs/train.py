@@ -14,9 +14,10 @@ from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.plugins import model_spec, model_specs
 from lightning_automl_vision.result import PrimaryMetric, Result
 from lightning_automl_vision.run import RunFolder, finite
-from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig, ObjectTaskConfig
+from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig, TrainingConfig
 from lightning_automl_vision.specs import TASKS, ModelSpec, TaskSpec
 from lightning_automl_vision.tables import table
+from lightning_automl_vision.task_settings import ObjectTaskConfig
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.labelled import DataSplits
@@ -182,6 +183,7 @@ def check(settings: Settings) -> ModelSpec:
             f"This augmentation is not for {task.name}. Choose augment=none, letterbox or custom, or leave augment out."
         )
     _check_unused(settings, task)
+    _check_recipe(settings.training)
     _check_sizes(settings, spec)
     groups = len(spec.freezable) if spec.freezable is not None else None
     if groups is not None and settings.training.layers_to_freeze > groups:
@@ -195,6 +197,15 @@ def _check_unused(settings: Settings, task: TaskSpec) -> None:
     for name, usual in task.unused.items():
         if (value := getattr(settings.training, name)) != usual:
             raise ConfigError(f"training.{name}={value}: {task.name} has no use for it. Leave it out.")
+
+
+def _check_recipe(training: TrainingConfig) -> None:
+    if training.nominal_batch_size is not None and training.gradient_accumulation_step > 1:
+        raise ConfigError(
+            f"training.gradient_accumulation_step={training.gradient_accumulation_step} and"
+            f" training.nominal_batch_size={training.nominal_batch_size} both say how many batches make a step."
+            " Give the former with training.nominal_batch_size=null, or leave it at 1."
+        )
 
 
 def _check_weights(weights: str | None) -> None:

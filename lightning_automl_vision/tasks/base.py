@@ -15,12 +15,13 @@ from lightning_automl_vision.data.batching import Truth
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.errors import TrainingError
 from lightning_automl_vision.models import Batch, Targets, VisionModel
-from lightning_automl_vision.settings import TaskConfig, TrainingConfig
-from lightning_automl_vision.training.averaging import AveragedWeights
+from lightning_automl_vision.settings import TrainingConfig
+from lightning_automl_vision.task_settings import TaskConfig
+from lightning_automl_vision.training.averaging import averaged_weights
 from lightning_automl_vision.training.freezing import frozen_norms
 from lightning_automl_vision.training.losses import LossMeter
-from lightning_automl_vision.training.optimizers import make_optimizer
-from lightning_automl_vision.training.schedules import factor_of
+from lightning_automl_vision.training.optimizers import make_optimizer, set_pace
+from lightning_automl_vision.training.schedules import FADES, WarmUp, factor_of
 
 T = TypeVar("T", bound=Targets)
 P = TypeVar("P")
@@ -46,12 +47,13 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         self.model = model
         self.config = training
         self.classes = tuple(classes)
-        self.averaged = AveragedWeights(model, training.ema_decay) if training.ema_decay else None
+        self.averaged = averaged_weights(model, training)
         self.metrics: Mapping[str, float] = {}
         self.last_loss: Tensor | None = None
         self._meter = LossMeter()
         self._batches = 0
         self._dropped = 0
+        self._warm_up: WarmUp | None = None
         self._frozen_norms = frozen_norms(model, training.layers_to_freeze)
 
     @property
@@ -106,11 +108,16 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
             self._publish(self._meter.recent())
         elif total.device.type == "cpu" and not math.isfinite(total):  # elsewhere looking would mean waiting
             self._refuse(self._meter.recent())
-        return loss * self._share(index)
+        return loss * self._weight(index, len(batch))
 
-    def _share(self, index: int) -> float:
-        """What makes the short last window of a gradient accumulation a mean over its own batches."""
+    def _weight(self, index: int, images: int) -> float:
+        """What makes of the mean over a gradient accumulation's batches what the model asks for.
+
+        That is the sum over images, or for the short last window, the mean over its own batches.
+        """
         window, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
+        if self.model.summed_over_images:
+            return float(window * images)
         short = batches % window
         return window / short if short and index >= batches - short else 1.0
 
@@ -159,8 +166,22 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
             norm.eval()
         return self
 
+    def on_train_batch_start(self, batch: Batch[T], batch_idx: int) -> None:
+        """With a schedule that has a warm-up, each batch has its own rates, and its own accumulation."""
+        if self._warm_up is None:
+            return
+        done = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        pace = self._warm_up.at(done, self.current_epoch)
+        set_pace(self.trainer.optimizers[0], pace)
+        if self.config.nominal_batch_size is not None:
+            self.trainer.accumulate_grad_batches = pace.accumulated
+
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.model.parameters(), self.config)
+        optimizer = make_optimizer(self.model, self.config)
+        if self.config.learning_rate_scheduler in FADES:
+            self.trainer.estimated_stepping_batches  # noqa: B018  # counts the batches
+            self._warm_up = WarmUp.of(self.config, int(self.trainer.num_training_batches))
+            return optimizer
         total = int(self.trainer.estimated_stepping_batches)  # counts the batches first
         per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         factor = factor_of(self.config, steps_per_epoch=max(per_epoch, 1), total=max(total, 1))

@@ -15,7 +15,8 @@ from lightning_automl_vision.errors import PluginError
 from lightning_automl_vision.judging import Judged, Verdicts
 from lightning_automl_vision.models import B, Batch, BoxTargets, D, Detector, MaskTargets, VisionModel
 from lightning_automl_vision.samples import ScoredBoxes, ScoredMasks
-from lightning_automl_vision.settings import VALIDATION_LOSS, ObjectTaskConfig, TrainingConfig
+from lightning_automl_vision.settings import TrainingConfig
+from lightning_automl_vision.task_settings import VALIDATION_LOSS, ObjectTaskConfig
 from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.training.gathering import gathered
 from lightning_automl_vision.training.losses import LossMeter

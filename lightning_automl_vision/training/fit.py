@@ -23,6 +23,7 @@ from lightning_automl_vision.training.ending import COMPLETED, STOPPED_EARLY, En
 from lightning_automl_vision.training.evaluations import Evaluations
 from lightning_automl_vision.training.noise import silenced
 from lightning_automl_vision.training.progress import Progress
+from lightning_automl_vision.training.schedules import accumulated_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def make_trainer(
         plugins=[DoubleBatches()] if double else None,
         max_epochs=training.number_of_epochs,
         max_steps=trainer.max_steps or -1,
-        accumulate_grad_batches=training.gradient_accumulation_step,
+        accumulate_grad_batches=batches_of_a_step(training),
         gradient_clip_val=training.gradient_clip,
         check_val_every_n_epoch=training.evaluation_frequency,
         deterministic="warn" if trainer.deterministic and device == "cuda" else False,
@@ -127,6 +128,13 @@ def make_trainer(
         enable_progress_bar=False,
         use_distributed_sampler=False,
     )
+
+
+def batches_of_a_step(training: TrainingConfig) -> int:
+    """How many batches one optimiser step is made of; a warm-up may begin with fewer."""
+    if training.nominal_batch_size is None:
+        return training.gradient_accumulation_step
+    return accumulated_batches(training.nominal_batch_size, training.training_batch_size)
 
 
 class DoubleBatches(DoublePrecision):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning_automl_vision.data.labelled import DataSplits, LabelledImages
 from lightning_automl_vision.data.module import ImageLoader, make_loader
 from lightning_automl_vision.data.prepared import Transform
 from lightning_automl_vision.data.resizing import Resizing
+from lightning_automl_vision.data.sampling import order_by_shape
 from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
 from lightning_automl_vision.run import RunFolder, write_json, write_lines
 from lightning_automl_vision.specs import TASKS, ModelSpec
@@ -61,6 +63,7 @@ class TrainingSession:
         )
         if settings.model.weights is not None:
             load_start_weights(model, settings.model.weights)
+        model.prepare(data.training, Path(settings.output_dir))
         freeze(model, training.layers_to_freeze, settings.model.name)
         labels = (sample.target.labels for sample in data.training.samples)
         configure_loss(model, training, labels, len(data.classes))
@@ -91,7 +94,7 @@ class TrainingSession:
                 shuffle=True,
                 balanced=training.balanced_sampling,
             ),
-            [self._loader(images, self.resizing, training.validation_batch_size) for images in judged],
+            [self._judging(images) for images in judged],
             training=training,
             trainer=self.settings.trainer,
             limits=self.settings.limits,
@@ -114,7 +117,7 @@ class TrainingSession:
         model = self.task.model.eval()
         self.task.judge(images)
         with torch.inference_mode():
-            for batch in self._loader(images, self.resizing, self.settings.training.validation_batch_size):
+            for batch in self._judging(images):
                 self.task.collect(self.task.answer(model, batch.to(device)), batch)
         return self.task.compute()
 
@@ -135,6 +138,12 @@ class TrainingSession:
         write_json(folder.path / "evaluation.json", self.task.document())
         write_lines(folder.path / "predictions.jsonl", self.task.answers())
         save_model(folder.model, card, self.task.model)
+
+    def _judging(self, images: LabelledImages[Any]) -> ImageLoader:
+        """Pictures that keep their shape come in the order of their shapes: so they need little padding."""
+        sizes = [(header.width, header.height) for header in images.headers]
+        order = order_by_shape(sizes) if isinstance(self.task, ObjectTask) and sizes else None
+        return self._loader(images, self.resizing, self.settings.training.validation_batch_size, order=order)
 
     def _loader(
         self, images: LabelledImages[Any], transform: Transform | Resizing, batch_size: int, **options: Any
