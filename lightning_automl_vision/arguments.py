@@ -12,6 +12,14 @@ from lightning_automl_vision.keys import nearest
 GROUPS = ("task", "model", "data", "augment", "tiler", "training", "trainer", "limits", "search", "job", "logger")
 # Root keys and groups win over a verb's own keys of the same name.
 ROOT = {*GROUPS, "experiment", "output_dir", "checkpoint", "runs", "quiet"}
+# The verbs that are given no run, and the key that was probably meant.
+_WITHOUT_RUNS = {
+    "train": "data.training",
+    "inspect": "data.training",
+    "models": "for_task",
+    "convert": "input",
+    "convert-weights": "input",
+}
 
 
 def rewrite(arguments: Sequence[str]) -> list[str]:
@@ -27,7 +35,17 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     while rest and _is_word(rest[0]):
         runs.append(rest.pop(0))
     own = {field.name for field in fields(job_configs()[verb])} - ROOT
+    for argument in rest:
+        _check_key(verb, argument, own)
     return [f"job={verb}", *_named_runs(verb, runs), *(_qualified(argument, own) for argument in rest)]
+
+
+def _check_key(verb: str, argument: str, own: set[str]) -> None:
+    """A verb's own key, misspelt, would be taken for a group that there is not."""
+    name = argument.lstrip("+~").partition("=")[0]
+    hint = nearest(name, sorted(own | ROOT)) if name not in own | ROOT else ""
+    if "=" in argument and any(repr(key) in hint for key in own):
+        raise ConfigError(f"lav {verb} has no key {name!r}.{hint} `lav {verb} --help` lists its keys.")
 
 
 def _is_word(argument: str) -> bool:
@@ -37,8 +55,8 @@ def _is_word(argument: str) -> bool:
 def _named_runs(verb: str, runs: Sequence[str]) -> list[str]:
     if not runs:
         return []
-    if verb in ("train", "models", "convert"):
-        example = {"train": "data.training", "convert": "input"}.get(verb, "for_task")
+    if verb in _WITHOUT_RUNS:
+        example = _WITHOUT_RUNS[verb]
         raise ConfigError(f"lav {verb} takes no {runs[0]!r}. Write KEY=VALUE, such as {example}={runs[0]}.")
     return [f"checkpoint={runs[0]}"] if len(runs) == 1 else [f"runs=[{','.join(runs)}]"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
@@ -80,6 +80,13 @@ class Settings:
         config = OmegaConf.create({name: getattr(self, name) for name in _names(Settings) if name != "overrides"})
         plain: Any = OmegaConf.to_container(config)
         return dict(plain)
+
+
+def given(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The keys that were given for this run, beside what experiments and defaults say, with their values."""
+    for override in overrides:
+        name, _, value = override.lstrip("+~").partition("=")
+        yield name, value
 
 
 def _refuse_unknown(config: DictConfig, cls: type[Settings]) -> None:

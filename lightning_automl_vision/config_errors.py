@@ -58,7 +58,7 @@ def unknown_key(override: str) -> str:
         return f"There is no key {name!r} in what is chosen: it belongs to {_owners(name)}."
     if leaf in ELSEWHERE:
         return f"There is no key {name!r}: write {ELSEWHERE[leaf]}."
-    renamed = [full for full, description in known.items() if leaf in description.old]
+    renamed = _called_before(leaf)
     moved = [full for full in known if full.rpartition(".")[2] == leaf and full != name]
     if renamed or moved:
         return f"There is no key {name!r}: it is called {' and '.join(renamed or moved)}."
@@ -77,6 +77,14 @@ def known_keys() -> Iterator[tuple[str, Key]]:
             if found.name not in seen:
                 seen.add(found.name)
                 yield found.name, found.key
+
+
+def _called_before(leaf: str) -> list[str]:
+    """The keys that had this name; each node of a group may know old names of its own."""
+    found = (
+        key.name for (group, _), node in typed_nodes().items() for key in described(node, group) if leaf in key.key.old
+    )
+    return list(dict.fromkeys(found))
 
 
 def _owners(name: str) -> str:

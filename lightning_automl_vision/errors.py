@@ -6,6 +6,7 @@ VisionError
 ├── PluginError       a plugin could not be loaded, or two plugins disagree
 ├── WeightsError      weights are missing, unreachable or do not fit
 ├── TrainingError     training started and could not go on
+│   └── StorageError  a file of the run could not be written
 └── Interrupted       the user stopped the run
 """
 
@@ -44,6 +45,10 @@ class TrainingError(VisionError):
     """Training started and could not go on."""
 
     exit_code = 6
+
+
+class StorageError(TrainingError):
+    """A file of the run could not be written, most often because the disk is full."""
 
 
 class Interrupted(VisionError):

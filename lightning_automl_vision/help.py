@@ -95,6 +95,7 @@ def _topic(word: str) -> list[str]:
 def _by_owner() -> dict[str, dict[str, tuple[str, ...]]]:
     """The rows of each group by key; of groups whose choices have keys of their own, those of each kind of choice."""
     nodes: dict[str, dict[str, tuple[str, ...]]] = {}
+    choosing: dict[tuple[str, str], dict[str, list[str]]] = {}
     for (group, name), node in typed_nodes().items():
         alike = [
             other for (owner, other), value in typed_nodes().items() if owner == group and _kind(value) is _kind(node)
@@ -102,7 +103,20 @@ def _by_owner() -> dict[str, dict[str, tuple[str, ...]]]:
         owner = f"{group}: {', '.join(alike)}" if group in _APART else f"{group}: {name}" if group == "job" else group
         for row in _rows(node, group):
             nodes.setdefault(owner, {}).setdefault(row[0], row)
-    return dict(sorted(nodes.items()))
+            if not name.startswith("default_for_"):
+                choosing.setdefault((owner, row[0]), {}).setdefault(row[1], []).append(name)
+    return {
+        owner: {key: (key, _by_choice(choosing[owner, key]), *row[2:]) for key, row in rows.items()}
+        for owner, rows in sorted(nodes.items())
+    }
+
+
+def _by_choice(defaults: Mapping[str, Sequence[str]]) -> str:
+    """The default of most choices that have the key, and in parentheses what others have instead."""
+    first, *others = sorted(defaults, key=lambda text: -len(defaults[text]))
+    named = [", ".join([*defaults[text][:2], *(["..."] if defaults[text][2:] else [])]) for text in others]
+    instead = "; ".join(f"{names}: {text}" for names, text in zip(named, others, strict=True))
+    return f"{first} ({instead})" if instead else first
 
 
 def _kind(node: Any) -> Any:

@@ -160,7 +160,7 @@ class Verdicts:
             for item, mask in zip(objects, answer.masks or (), strict=False):
                 item["mask"] = mask.as_coco()
             yield {
-                "filename": judged.images.samples[index].image,
+                "filename": judged.images.name(index),
                 "boxes": objects,
                 "true_positives": int(right),
                 "false_positives": int(wrong),
@@ -180,7 +180,7 @@ class Verdicts:
                 "average_precision": average.average_precision,
                 "precision": other.precision,
                 "recall": other.recall,
-                "objects": other.truths,
+                "objects": other.objects,
                 "found": other.found,
             }
             for name, average, other in zip(self.classes, averages, others, strict=True)

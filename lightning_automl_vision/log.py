@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOG = logging.getLogger("lightning_automl_vision")
@@ -23,7 +24,7 @@ def on_console(*, quiet: bool) -> Iterator[None]:
 @contextmanager
 def in_file(path: Path) -> Iterator[None]:
     """Write log lines to a file, with their time."""
-    record = logging.FileHandler(path, encoding="utf-8", delay=True)
+    record = _LogFile(path, encoding="utf-8", delay=True)
     record.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     with _handled_by(record):
         try:
@@ -33,6 +34,18 @@ def in_file(path: Path) -> Iterator[None]:
             reason = str(error) or type(error).__name__
             record.handle(LOG.makeRecord(LOG.name, logging.ERROR, __file__, 0, reason, (), None))
             raise
+
+
+class _LogFile(logging.FileHandler):
+    """A line that cannot be written, as on a full disk, stands on the console all the same."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,6 +20,7 @@ from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.config_errors import explain
 from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError
 from lightning_automl_vision.help import help_text
+from lightning_automl_vision.jobs import job_module
 from lightning_automl_vision.log import on_console
 
 DEBUG = "LAV_DEBUG"
@@ -32,17 +32,20 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
-            print(help_text([word for word in sys.argv[1:] if word[0] != "-"]))
+            print(help_text([word for word in sys.argv[1:] if word[0] != "-"]), flush=True)
             return
         sys.argv[1:] = rewrite(sys.argv[1:])
         register()
         _application()
+        sys.stdout.flush()
         if _failures:
             raise _failures[0]
     except VisionError as error:
         _leave(str(error), error.exit_code, error)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(explain(error), ConfigError.exit_code, error)
+    except BrokenPipeError:  # whoever reads has read enough, as in `lav --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as error:
         _leave("Interrupted.", Interrupted.exit_code, error)
 
@@ -50,13 +53,13 @@ def main() -> None:
 def run(config: DictConfig, overrides: Sequence[str]) -> float | None:
     """Do the composed job and give the primary metric, where the verb has one."""
     settings = Settings.from_config(config, tuple(overrides))
-    job = import_module(f"lightning_automl_vision.jobs.{settings.job.name}")
+    job = job_module(settings.job.name)
     with on_console(quiet=settings.quiet):
         outcome: float | None = job.run(settings)
     return outcome
 
 
-_failures: list[VisionError] = []
+_failures: list[VisionError | BrokenPipeError] = []
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
@@ -68,7 +71,7 @@ def _application(config: DictConfig) -> float | None:
         return run(config, state.overrides.task)
     try:
         return run(config, state.overrides.task)
-    except VisionError as error:  # hydra would print a line of its own beside ours
+    except (VisionError, BrokenPipeError) as error:  # hydra would print a line of its own beside ours
         _failures.append(error)
         return None
 

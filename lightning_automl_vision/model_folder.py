@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError, WeightsError
-from lightning_automl_vision.keys import DescribedKey, described
+from lightning_automl_vision.keys import DescribedKey, described, nearest
 from lightning_automl_vision.run import write_json
 from lightning_automl_vision.settings import ModelConfig
 from lightning_automl_vision.specs import TASKS
+from lightning_automl_vision.storage import replacing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,14 +32,22 @@ INFERENCE = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Everything but the weights that is needed to build the model again and to ask it."""
+    """Everything but the weights that is needed to build the model again and to ask it.
+
+    ``image_size`` is the side of the pictures that a classifier takes.
+    """
 
     task: str
     name: str
     parameters: Mapping[str, Any]
-    image_size: int
     labels: Sequence[str]
     settings: Mapping[str, Any]
+    image_size: int | None = None
+
+    @property
+    def size_of_building(self) -> int | None:
+        """What a builder is told; a detector, which takes pictures of any size, what each is told in training."""
+        return self.image_size or TASKS[self.task].unused.get("validation_crop_size")
 
 
 def inference_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,6 +72,17 @@ def chosen_parameters(card: ModelCard, config: type[ModelConfig], source: str) -
     return parameters
 
 
+def check_settings(card: ModelCard, of_resizing: Mapping[str, str], *, source: str) -> None:
+    """Refuse settings that nobody would read: neither the resizing nor the model."""
+    of_model = {name: inside for name, inside in INFERENCE.items() if name in card.parameters}
+    known = {**of_resizing, **of_model, **{inside: inside for inside in of_model.values()}}
+    for name in card.settings:
+        if name not in known:
+            documented = ", ".join(dict.fromkeys(known.values()))
+            hint = nearest(name, list(known))
+            raise ConfigError(f"{source}: {card.name} has no setting {name!r}.{hint} There are {documented}.")
+
+
 def _fault(wanted: DescribedKey, value: Any) -> str | None:
     kind = int if wanted.type == "int" else (int, float)
     if isinstance(value, bool) or not isinstance(value, kind):
@@ -77,16 +97,15 @@ def save_model(folder: Path, card: ModelCard, model: nn.Module) -> None:
     from lightning_automl_vision.result import versions
 
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{WEIGHTS}"
-    save_weights(model, str(part))
-    part.replace(folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as part:
+        save_weights(model, str(part))
     write_json(folder / LABELS, list(card.labels))
     write_json(folder / SETTINGS, card.settings)
     description = {
         "format_version": FORMAT_VERSION,
         "task": card.task,
         "model": {"name": card.name, "parameters": card.parameters},
-        "image_size": card.image_size,
+        **({} if card.image_size is None else {"image_size": card.image_size}),
         "weights": WEIGHTS,
         "versions": versions(),
     }
@@ -108,7 +127,7 @@ def read_card(folder: str | Path) -> tuple[ModelCard, Path]:
             task=description["task"],
             name=description["model"]["name"],
             parameters=dict(description["model"]["parameters"]),
-            image_size=description["image_size"],
+            image_size=description.get("image_size"),
             labels=_read(found / LABELS),
             settings=_read(found / SETTINGS),
         )
@@ -121,6 +140,8 @@ def read_card(folder: str | Path) -> tuple[ModelCard, Path]:
 def _check_card(card: ModelCard, found: Path) -> None:
     if card.task not in TASKS:
         raise ConfigError(f"{found / MODEL}: task={card.task!r} is none of {', '.join(TASKS)}.")
+    if type(card.size_of_building) is not int:
+        raise ConfigError(f"{found / MODEL}: image_size={card.image_size!r} must be an integer. Copy the folder again.")
     if not isinstance(card.settings, dict):
         raise ConfigError(f"{found / SETTINGS}: a JSON object is expected.")
     names = card.labels

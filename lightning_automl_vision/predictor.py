@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_automl_vision.data.images import Sized, decode_sized, pixels_of, read_sized
-from lightning_automl_vision.data.resizing import Resizing, resizing_from_settings
+from lightning_automl_vision.data.resizing import Resizing, resizing_from_settings, setting_names
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.model_folder import (
     MODEL,
     SETTINGS,
     WEIGHTS,
     ModelCard,
+    check_settings,
     chosen_parameters,
     load_weights,
     read_card,
@@ -98,9 +99,12 @@ class Predictor:
 def load(folder: str | PathLike[str]) -> Predictor:
     """The model of a run, or of a model folder, ready to be asked."""
     card, found = read_card(Path(folder))
+    source = str(found / SETTINGS)
+    resizing = resizing_from_settings(card.settings, source=source)
+    check_settings(card, setting_names(resizing), source=source)
     return Predictor(
         card=card,
-        resizing=resizing_from_settings(card.settings, source=str(found / SETTINGS)),
+        resizing=resizing,
         network=_torch_network(card, found),
     )
 
@@ -117,7 +121,8 @@ def _torch_network(card: ModelCard, folder: Path) -> Network:
     if "pretrained" in spec.config.__dataclass_fields__:
         parameters["pretrained"] = False  # whatever the folder says: it brings its own weights
     try:
-        model = spec.build(task=card.task, num_classes=len(card.labels), image_size=card.image_size, **parameters)
+        arguments = {"image_size": card.size_of_building, **parameters}  # a model may have a size of its own
+        model = spec.build(task=card.task, num_classes=len(card.labels), **arguments)
     except TypeError as error:
         raise ConfigError(f"{folder / MODEL}: {card.name} cannot be built from its parameters: {error}.") from None
     load_weights(model, folder / WEIGHTS)

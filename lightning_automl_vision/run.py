@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,13 @@ from omegaconf import OmegaConf
 
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.result import FINISHED, RESULT, Result
+from lightning_automl_vision.result import FINISHED, RESULT, PrimaryMetric, Result
+from lightning_automl_vision.storage import replacing, writing
+from lightning_automl_vision.training.early_stopping import NAN, improves
+
+# Kept free, so that a run which fills the disk can still say so.
+_RESERVED = 1 << 16
+Stamp = tuple[int, int] | None
 
 
 class RunFolder:
@@ -20,26 +26,59 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
+        self._reserve = self.path / ".reserve"
+        self._before: Stamp = None
 
     @property
     def model(self) -> Path:
         return self.path / "model"
 
-    def create(self, settings: Settings) -> None:
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def check(self) -> None:
+        """Refuse a folder that nothing may be written to any more."""
         if self._status() in FINISHED:
             raise ConfigError(
                 f"output_dir={self.path} already holds a finished run. Name another folder, or delete that one."
             )
+
+    def create(self, settings: Settings) -> None:
+        self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"output_dir={self.path} cannot be made: {error.strerror}.") from None
+        with writing(self._reserve):
+            self._reserve.write_bytes(os.urandom(_RESERVED))
+        self.remember()
         config = {**settings.as_dict(), "output_dir": str(self.path)}
         write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         write(self.path / "overrides.txt", _repeatable(settings.overrides))
 
+    def remember(self) -> None:
+        """What an earlier run left here is none of this one's."""
+        self._before = _stamp(self.metrics)
+
     def finish(self, result: Result) -> None:
+        self._reserve.unlink(missing_ok=True)
         write_json(self.path / RESULT, result.as_dict())
+
+    def best(self, metric: str, *, lower_is_better: bool) -> PrimaryMetric:
+        """The best evaluation that this run has written down; `checkpoints/best.ckpt` holds its weights."""
+        best = PrimaryMetric(name=metric)
+        sign = -1 if lower_is_better else 1
+        for line in self._evaluations():
+            value = line.get(metric)
+            if best.epoch is None or improves(_signed(value, sign), _signed(best.value, sign)):
+                best = PrimaryMetric(name=metric, value=value, epoch=line["epoch"])
+        return best
+
+    def _evaluations(self) -> Iterator[Mapping[str, Any]]:
+        """Nothing where the file is one that an earlier run left."""
+        if _stamp(self.metrics) != self._before:
+            yield from map(json.loads, self.metrics.read_text(encoding="utf-8").splitlines())
 
     def _status(self) -> str | None:
         try:
@@ -54,14 +93,22 @@ def _repeatable(overrides: Sequence[str]) -> str:
     return "".join(f"{override}\n" for override in overrides if not override.startswith("output_dir="))
 
 
+def _stamp(path: Path) -> Stamp:
+    """What tells a file from one that has taken its place."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _signed(value: float | None, sign: int) -> float:
+    return NAN if value is None else sign * value
+
+
 def write(path: Path, text: str) -> None:
     """The whole file, or the one that was there before."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:

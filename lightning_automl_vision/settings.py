@@ -56,7 +56,9 @@ class DataConfig:
         "Keep images of one group on one side of the split: the name of a JSONL key or CSV column,"
         " or a regular expression with one group that is matched on the image's name.",
     )
-    minimum_images: int = key(10, "Fewer training images than this are refused.", minimum=1)
+    minimum_images: int = key(
+        10, "Fewer training images than this are refused; those held out for validation count.", minimum=1
+    )
     ignore_data_errors: bool = key(False, "Drop what is faulty and count it, instead of stopping at the first fault.")
     maximum_image_pixels: int = key(
         200_000_000, "Pictures of more pixels than this are a fault: they may be decompression bombs.", minimum=1
@@ -172,7 +174,11 @@ class TrainingConfig:
         "The optimiser steps in which that decay comes up to 63 % of its value, so that first weights are forgotten.",
         minimum=1,
     )
-    balanced_sampling: bool = key(False, "Draw training images so that every class comes up equally often.")
+    balanced_sampling: bool = key(
+        False,
+        "Draw training images so that every class comes up equally often; one with several labels or objects is drawn"
+        " for the rarest of their classes, and those without any are a class of their own.",
+    )
     gradient_clip: float | None = key("${lav.default:gradient_clip}", "Scale gradients down to this norm.", above=0)
     random_seed: int | None = key(
         None,

@@ -26,7 +26,7 @@ class ModelSpec:
     ``defaults`` holds, for each task, the keys whose default this model changes: those of ``training`` by their bare
     names, such as ``learning_rate``, those of ``augment`` by their full ones, such as ``augment.mosaic.p``.
     ``freezable`` are the groups of parameter-name prefixes that ``training.layers_to_freeze`` counts, first to last;
-    None leaves them to the built model.
+    None leaves them to the built model, as does a ``backbone`` of the user's own, where ``config`` has such a key.
     """
 
     name: str
@@ -46,9 +46,13 @@ class ModelSpec:
         model: VisionModel[Any, Any] = resolve_name(self.builder)(
             task=task, num_classes=num_classes, image_size=image_size, **parameters
         )
-        if self.freezable is not None:
-            model.freezable = self.freezable
+        if (groups := self.groups(**parameters)) is not None:
+            model.freezable = groups
         return model
+
+    def groups(self, **parameters: Any) -> tuple[tuple[str, ...], ...] | None:
+        """What can be frozen of the model with these fields of ``config``, as far as that is known without it."""
+        return None if parameters.get("backbone") is not None else self.freezable
 
     def check_weights(self, **parameters: Any) -> None:
         if self.find_weights is not None:

@@ -121,6 +121,21 @@ def test_what_a_run_would_use_is_printed_with_the_models_own_defaults(tmp_path):
     assert "validation_batch_size: 128" in text
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["models"]])
+def test_a_reader_that_has_read_enough_is_no_fault(arguments, tmp_path):
+    command = [sys.executable, "-m", "lightning_automl_vision", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def test_a_misspelt_key_of_a_verb_is_answered_with_the_right_one():
+    with pytest.raises(ConfigError, match=r"lav predict has no key 'drwa'. Did you mean 'draw'?"):
+        rewrite(["predict", "run", "drwa=true"])
+    assert rewrite(["predict", "output_dir=x", "hydra.verbose=true"])[1:] == ["output_dir=x", "hydra.verbose=true"]
+
+
 def test_models_lists_name_tasks_plugin_licence_weights_and_parameters(tmp_path):
     lines = lav("models", cwd=tmp_path).stdout.splitlines()
     assert lines[0].split("  ")[0] == "model"

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.ops import box_iou
 
-from lightning_automl_vision.keys import check_ranges, described
+from lightning_automl_vision.config_errors import known_keys
+from lightning_automl_vision.keys import check_ranges
 from lightning_automl_vision.plugins import model_spec, model_specs, models_by_plugin
 from lightning_automl_vision.specs import TASKS
-from lightning_automl_vision.typed_nodes import typed_nodes
 
 CLASSES = 3
 TOY_SIZE = 64
@@ -25,7 +25,7 @@ OBJECT_TASKS = frozenset({"image_object_detection", "image_instance_segmentation
 # Models of a plugin that leave something to the user: what the tests choose.
 CHOSEN = {"timm": {"architecture": "test_vit3"}}
 # What makes detectors quick where they have it.
-FRUGAL = {"box_samples_per_image": 64, "proposals_per_image": 100}
+FRUGAL = {"box_samples_per_image": 64, "proposals_per_image": 100, "model_size": "nano"}
 
 
 def smallest_of_each_family():
@@ -61,7 +61,7 @@ def build(name, task):
     if "pretrained" in options:
         options["pretrained"] = False
     options |= CHOSEN.get(name, {}) | {key: value for key, value in FRUGAL.items() if key in options}
-    model = spec.build(task=task, num_classes=CLASSES, image_size=size_of(name), **options)
+    model = spec.build(task=task, num_classes=CLASSES, **{"image_size": size_of(name), **options})
     if task in OBJECT_TASKS:
         model.box_score_threshold = 0.0
     return model
@@ -232,7 +232,7 @@ def test_the_objects_of_four_images_are_learnt_by_heart(name, task, toy_batch):
     model = build(name, task)
     batch = toy_batch(task, images=4, size=TOY_SIZE * 2, classes=CLASSES)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4)
-    for _ in range(20):
+    for _ in range(40):
         model.train()
         for _ in range(10):
             optimiser.zero_grad()
@@ -298,11 +298,11 @@ def test_layer_groups_match_parameters_are_disjoint_and_leave_the_head(name, tas
 def test_defaults_and_configuration_are_within_their_ranges(name):
     spec = model_spec(name)
     check_ranges(spec.config(name=name), f"model {name}")
-    keys = {found.name: found.key for found in described(typed_nodes()["training", "default"], "training")}
+    keys = dict(known_keys())
     assert set(spec.defaults) <= spec.tasks <= set(TASKS)
     for defaults in spec.defaults.values():
         for key, value in defaults.items():
-            assert keys[f"training.{key}"].fault(value) is None, (key, value)
+            assert keys[key if "." in key else f"training.{key}"].fault(value) is None, (key, value)
 
 
 @pytest.mark.parametrize("name", sorted(model_specs()))

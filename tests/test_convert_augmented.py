@@ -81,7 +81,8 @@ def test_copies_follow_the_originals_and_read_well(task: str, tmp_path: Path) ->
 def test_objects_lie_where_they_are_in_the_new_pictures(masks: bool, tmp_path: Path) -> None:
     source = write_objects(tmp_path / "set", count=6, polygons=masks)
     task = SEGMENTATION if masks else DETECTION
-    converted(task, source, tmp_path / "a.jsonl", copies=5)
+    augment = {"name": f"default_for_{task}", "hsv": {"p": 0.0}}  # colours are what is looked at
+    converted(task, source, tmp_path / "a.jsonl", copies=5, augment=augment)
     images = read_labelled(str(tmp_path / "a.jsonl"), task, config(tmp_path))
     looked = 0
     for sample in images.samples:
@@ -144,7 +145,8 @@ def test_groups_are_kept(tmp_path: Path) -> None:
 
 def test_what_was_done_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_set(tmp_path / "set", [[box(left=0.0, right=0.1), box("dog", 0.9, 0.1, 1.0, 0.2)]])
-    augment = {"name": f"default_for_{DETECTION}", "crop": {"p": 1.0, "scale": [0.1, 0.2]}, "expand": {"p": 0.0}}
+    crop = {"p": 1.0, "scale": [0.1, 0.2]}
+    augment = {"name": f"default_for_{DETECTION}", "crop": crop, "expand": {"p": 0.0}, "affine": {"p": 0.0}}
     output = tmp_path / "a.jsonl"
     converted(DETECTION, source, output, augment=augment, copies=3)
     first, second = capsys.readouterr().out.splitlines()
@@ -189,6 +191,24 @@ def test_copies_that_would_be_the_originals_again_are_refused(task: str, tmp_pat
     source = write_set(tmp_path / "set", LABELS[task])
     with pytest.raises(ConfigError, match=r"copies=2: nothing is augmented.*Leave augment out.*or ask for copies=0"):
         converted(task, source, tmp_path / "a.jsonl", augment="none", copies=2)
+
+
+@pytest.mark.parametrize(
+    ("keys", "answer"),
+    [
+        ({"augment": {"horizontal_flip": {"p": 1.0}}}, r"augment.horizontal_flip.p=1.0: nothing is augmented without"),
+        ({"augment": "none"}, r"augment=none: nothing is augmented without copies. Ask for some: copies=1"),
+        ({"training": {"random_seed": 1}}, r"training.random_seed=1: nothing is augmented without copies"),
+        ({"limits": {"timeout_minutes": 1}, "copies": 1}, r"limits.timeout_minutes=1: lav convert trains nothing"),
+    ],
+)
+def test_what_converting_would_not_obey_is_refused(keys: dict[str, Any], answer: str, tmp_path: Path) -> None:
+    source = write_set(tmp_path / "set", ["cat", "dog"])
+    copies = keys.pop("copies", 0)
+    job = {"name": "convert", "input": str(source), "output": str(tmp_path / "a.jsonl"), "copies": copies}
+    with pytest.raises(ConfigError, match=answer):
+        run(api.settings(task=MULTICLASS, job=job, **keys))
+    assert not (tmp_path / "a.jsonl").exists()
 
 
 def test_a_folder_for_no_pictures_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lightning_automl_vision.drawing.colours import PALETTE, colour_of, text_colour_on
 from lightning_automl_vision.drawing.grid import WIDEST, grid, truth_and_prediction
-from lightning_automl_vision.drawing.lettering import font_size, one_line, plain_letters
+from lightning_automl_vision.drawing.lettering import font_for, font_size, one_line, plain_letters, shortened
 from lightning_automl_vision.drawing.objects import annotated
 from lightning_automl_vision.drawing.tags import Tag, write_tags
 from lightning_automl_vision.samples import Boxes, Masks, ScoredBoxes, ScoredLabels, ScoredMasks
@@ -199,9 +199,52 @@ def test_any_class_name_can_be_drawn_at_any_size(name, width, height):
 
 
 def test_names_are_one_short_line():
-    assert one_line("a\n\tb\x00") == "a b"
-    assert len(one_line("x" * 100)) <= 32
+    assert one_line("a\n\tb\x00", 0) == "a b"
+    assert len(one_line("x" * 100, 0)) <= 32
     assert plain_letters("Fußgänger am Café 電") == "Fussganger am Cafe ?"
+
+
+def test_a_name_that_no_font_has_is_told_by_its_number():
+    nowhere = "\U0001f408\U00013000"  # an emoji and a hieroglyph
+    assert one_line(nowhere, 6) == "class 7"
+    assert one_line(f"{nowhere} cat", 6) == "cat, class 7"
+    assert one_line("what? yes", 6) == "what? yes"
+
+
+def test_a_tag_wider_than_the_picture_loses_its_score_first():
+    assert shortened("dog 0.40", 10, 30) == "dog"
+    assert shortened("hippopotamus 0.40", 10, 40).startswith("hippo")
+    box = np.array([5.0, 300, 30, 340])
+    drawn = write_tags(plain(40, 1000), [Tag("dog 0.40", colour_of(1), box, 5.0)])
+    left, _, right, _ = extents(drawn, colour_of(1))
+    assert 0 <= left < right < 40
+
+
+@pytest.mark.parametrize(("width", "height"), [(4000, 40), (40, 4000), (300, 20), (20, 300)])
+def test_sheets_of_long_pictures_have_room_for_names(width, height):
+    box = np.array([[0.4 * width, 0.4 * height, 0.5 * width, 0.5 * height]])
+    prediction = found(box, width, height)
+    sheet = truth_and_prediction(plain(width, height), true_boxes(box, [1]), prediction, ("cat", "dog"))
+    assert max(sheet.shape[:2]) <= WIDEST + 100
+    assert min(sheet.shape[:2]) >= 90
+    for colour in (colour_of(0), colour_of(1)):
+        left, top, right, bottom = extents(sheet, colour)
+        assert right - left >= 20
+        assert bottom - top >= 10
+
+
+def test_a_caption_is_never_cut():
+    nothing = true_boxes(np.zeros((0, 4)), [])
+    many = found(np.tile([1.0, 1, 3, 300], (12345, 1)), 20, 320)
+    sheet = truth_and_prediction(plain(20, 320), nothing, many)
+    widths = [font_for(text, 15).getlength(text) for text in ("truth (0)", "prediction (12345 found)")]
+    assert sheet.shape[1] >= 160 + widths[1]
+
+
+def test_names_of_classes_get_room_below_a_narrow_picture():
+    scored = ScoredLabels(scores=np.array([0.7, 0.3], np.float32), labels=("a name of thirty-two letters, ok", "b"))
+    assert 220 < annotated(plain(40, 400), scored).shape[1] <= 320
+    assert annotated(plain(400, 40), scored).shape[1] == 400
 
 
 def test_letters_grow_with_the_picture():

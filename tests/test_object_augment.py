@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,17 +14,25 @@ from hypothesis import strategies as st
 
 from lightning_automl_vision import api
 from lightning_automl_vision.augment import build_training_transform
-from lightning_automl_vision.data.prepared import Evaluated, Prepared
-from lightning_automl_vision.data.resizing import Letterbox, ShortSide
-from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.data.module import ImageDataset
+from lightning_automl_vision.data.prepared import Composing, Evaluated, Prepared
+from lightning_automl_vision.data.resizing import Letterbox, LongSide, ShortSide
+from lightning_automl_vision.data.sampling import Draw
+from lightning_automl_vision.errors import ConfigError, DataError
+from lightning_automl_vision.hsv import with_gains
 from lightning_automl_vision.masks import draw_polygons
 from lightning_automl_vision.object_augment import build_object_transform, object_resizing
-from lightning_automl_vision.samples import Boxes, Labels, Masks, Place
+from lightning_automl_vision.samples import Boxes, Labels, Masks, Place, Sample
 from lightning_automl_vision.settings import (
+    AffineConfig,
     AugmentConfig,
     ColorJitterConfig,
+    CopyPasteConfig,
     ExpandConfig,
     FlipConfig,
+    HsvConfig,
+    MixupConfig,
+    MosaicConfig,
     ObjectAugmentConfig,
     ObjectCropConfig,
     OcclusionConfig,
@@ -38,6 +47,9 @@ NEVER = {
 CUT = {**NEVER, "crop": ObjectCropConfig(p=1.0, scale=[0.3, 0.6])}
 GROWN = {**NEVER, "expand": ExpandConfig(p=1.0, factor=3.0)}
 OCCLUDED = {**NEVER, "occlusion": OcclusionConfig(p=1.0)}
+MOSAIC = {**NEVER, "mosaic": MosaicConfig(p=1.0)}
+SHIFTED = {"affine": AffineConfig(p=1.0)}
+TURNED = {"affine": AffineConfig(p=1.0, degrees=15, shear=8, perspective=0.0004)}
 TASKS = ("image_object_detection", "image_instance_segmentation")
 
 
@@ -365,6 +377,216 @@ def test_an_object_behind_what_hides_another_one_is_hidden_too() -> None:
     assert set(dropped) == {0, 1}
 
 
+# Mosaics, affine changes, colours, blending, pasting
+
+
+def composed(transform: Any, seed: int, *, pixels: Any = None, target: Any = SCENE) -> Prepared:
+    """As the data set does it, with the same image again and again."""
+    pixels = painted(SCENE, 320, 240) if pixels is None else pixels
+    partners = transform.partners(7, (5, 0, seed, 0))
+    result: Prepared = transform(pixels, target, (5, 0, seed, 0), [(pixels, target)] * len(partners))
+    return result
+
+
+@pytest.mark.parametrize("resizing", [LongSide(256), ShortSide(256, 400), Letterbox(256)])
+@pytest.mark.parametrize("keys", [MOSAIC, {**MOSAIC, **SHIFTED}, {**MOSAIC, **TURNED}, {**NEVER, **SHIFTED}])
+def test_polygons_of_composed_pictures_lie_where_their_objects_are(resizing: Any, keys: dict[str, Any]) -> None:
+    transform = built(resizing, **keys, vertical_flip=FlipConfig(0.5))
+    for seed in range(6):
+        prepared = composed(transform, seed)
+        assert prepared.pixels.shape == (256, 256, 3)
+        target: Any = prepared.target
+        shown = np.zeros((3, 256, 256), np.bool_)
+        for label, parts in zip(target.labels, target.polygons, strict=True):
+            shown[label] |= drawn(parts, prepared)
+        for label in range(3):
+            bright = prepared.pixels[..., label] > 170
+            off = cv2.erode((shown[label] ^ bright).astype(np.uint8), np.ones((4, 4)))
+            assert off.sum() <= 30  # of objects of which too little was left
+
+
+def test_a_mosaic_shows_four_images_and_counts_what_it_drops() -> None:
+    transform = built(LongSide(64), **MOSAIC)
+    seen: set[int] = set()
+    for seed in range(30):
+        images = [(np.full((48, 64, 3), 20 * (number + 1), np.uint8), boxes([0, 0, 1, 1])) for number in range(4)]
+        partners = transform.partners(100, (1, 0, seed, 0))
+        assert len(partners) == 3
+        prepared = transform(*images[0], (1, 0, seed, 0), images[1:])
+        assert len(prepared.target.labels) + prepared.dropped == 4
+        colours, counts = np.unique(prepared.pixels, return_counts=True)
+        seen |= {int(colour) for colour, count in zip(colours, counts, strict=True) if count > 60}
+    assert seen == {20, 40, 60, 80, 114}
+
+
+def test_partners_are_drawn_from_the_seed_alone() -> None:
+    transform = built(LongSide(64), **MOSAIC, mixup=MixupConfig(p=0.5))
+    drawn = [tuple(transform.partners(50, (3, 1, index, 0))) for index in range(200)]
+    assert drawn == [tuple(transform.partners(50, (3, 1, index, 0))) for index in range(200)]
+    assert {len(partners) for partners in drawn} == {3, 7}
+    assert {index for partners in drawn for index in partners} == set(range(50))
+    assert isinstance(transform, Composing)
+    assert {len(built(LongSide(64), mixup=MixupConfig(p=1.0)).partners(9, (1, 0, index, 0))) for index in range(9)} == {
+        1
+    }
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        built(LongSide(64)),
+        built(None, **MOSAIC),
+        built(LongSide(64), **MOSAIC, apply_mosaic_for_yolo=False),
+    ],
+)
+def test_an_image_alone_has_no_partners(transform: Any) -> None:
+    assert all(not transform.partners(50, (3, 0, index, 0)) for index in range(20))
+
+
+def test_the_last_epochs_do_without_mosaics() -> None:
+    augment = ObjectAugmentConfig(mosaic=MosaicConfig(p=1.0, plain_epochs=3))
+    transform = build_object_transform(augment, LongSide(64), epochs=10)
+    assert [bool(transform.partners(50, (3, epoch, 0, 0))) for epoch in range(10)] == [True] * 7 + [False] * 3
+    short = build_object_transform(augment, LongSide(64), epochs=2)
+    assert not short.partners(50, (3, 0, 0, 0))
+    endless = build_object_transform(replace(augment, mosaic=MosaicConfig(p=1.0)), LongSide(64), epochs=10)
+    assert endless.partners(50, (3, 9, 0, 0))
+
+
+def test_documented_flags_leave_out_their_own() -> None:
+    keys = {
+        **MOSAIC,
+        **SHIFTED,
+        "hsv": HsvConfig(p=1.0),
+        "mixup": MixupConfig(p=1.0),
+        "copy_paste": CopyPasteConfig(1.0),
+    }
+    plain = built(LongSide(160), **keys, apply_automl_train_augmentations=False, apply_mosaic_for_yolo=False)
+    assert not plain.is_random
+    assert equal(composed(plain, 0, target=PLAIN), Evaluated(LongSide(160))(painted(SCENE, 320, 240), PLAIN, (0,)))
+    only_mosaic = built(LongSide(160), **keys, apply_automl_train_augmentations=False)
+    assert len(only_mosaic.partners(9, (1, 0, 0, 0))) == 3
+    assert equal(composed(only_mosaic, 1), composed(built(LongSide(160), **MOSAIC), 1))
+    no_mosaic = built(LongSide(160), **keys, apply_mosaic_for_yolo=False)
+    assert len(no_mosaic.partners(9, (1, 0, 0, 0))) == 1
+
+
+def test_what_is_composed_depends_on_the_seed_alone() -> None:
+    keys = {**MOSAIC, **TURNED, "mixup": MixupConfig(0.5), "hsv": HsvConfig(0.5), "copy_paste": CopyPasteConfig(0.5)}
+    transform = built(LongSide(96), **{**keys, "mosaic": MosaicConfig(p=0.5)})
+    first = [composed(transform, seed) for seed in range(12)]
+    again = pickle.loads(pickle.dumps(transform))
+    assert all(equal(composed(again, seed), first[seed]) for seed in reversed(range(12)))
+    assert len({prepared.pixels.tobytes() for prepared in first}) == 12
+
+
+def test_an_affine_change_surrounds_a_photo_with_gray() -> None:
+    transform = built(LongSide(96), **{**NEVER, "affine": AffineConfig(p=1.0, translate=0.0, scale=0.0)}, fill=200)
+    prepared = transform(noise(), PLAIN, (0,))
+    assert prepared.pixels.shape == (96, 96, 3)
+    assert (prepared.pixels[:12] == 200).all()
+    assert (prepared.pixels[84:] == 200).all()
+    assert (prepared.pixels[13:83] < 120).all()
+    np.testing.assert_allclose(
+        prepared.target.boxes[0], np.array([0.1, 0.2, 0.4, 0.7]) * (96, 72, 96, 72) + (0, 12) * 2
+    )  # type: ignore[attr-defined]
+
+
+def test_an_affine_change_without_a_resizing_keeps_the_size() -> None:
+    for seed in range(5):
+        assert built(**{**NEVER, **TURNED})(noise(), PLAIN, (seed,)).pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_an_affine_change_moves_only_what_a_crop_shows() -> None:
+    """The objects beyond the crop are not in the picture, however much it is made smaller."""
+    keys = {**NEVER, "crop": ObjectCropConfig(p=1.0, scale=[0.1, 0.1]), "affine": AffineConfig(p=1.0, scale=0.9)}
+    target = boxes([0.05, 0.05, 0.1, 0.1], [0.9, 0.85, 0.95, 0.9])
+    kept = [len(built(LongSide(96), **keys)(noise(), target, (seed,)).target.labels) for seed in range(30)]
+    assert max(kept) == 1
+
+
+def test_colours_change_here_or_later_but_not_twice() -> None:
+    pixels = noise()
+    here = built(**NEVER, hsv=HsvConfig(p=1.0))
+    later = replace(here, hsv_later=True)
+    now, then = here(pixels, PLAIN, (4,)), later(pixels, PLAIN, (4,))
+    assert now.gains is None
+    assert (then.pixels == pixels).all()
+    assert then.gains is not None
+    assert (now.pixels == with_gains(pixels, then.gains)).all()
+    assert built(**NEVER)(pixels, PLAIN, (4,)).gains is None
+    some = replace(built(**NEVER, hsv=HsvConfig(p=0.4)), hsv_later=True)
+    assert 20 < sum(some(pixels, PLAIN, (seed,)).gains is not None for seed in range(80)) < 45
+
+
+def test_a_blend_shows_both_pictures_and_has_the_objects_of_both() -> None:
+    transform = built(None, **NEVER)
+    light, dark = np.full((40, 60, 3), 200, np.uint8), np.full((40, 60, 3), 0, np.uint8)
+    shares = []
+    for seed in range(60):
+        prepared = transform(light, PLAIN, (seed,), [(dark, PLAIN)])
+        assert prepared.target.labels.tolist() == [0, 1, 2] * 2
+        assert np.ptp(prepared.pixels) == 0
+        shares.append(prepared.pixels[0, 0, 0] / 200)
+    assert 0.47 < np.mean(shares) < 0.53
+    assert 0.04 < np.std(shares) < 0.09  # of Beta(32, 32): 0.062
+
+
+def test_a_picture_of_another_size_is_fitted_into_the_blend() -> None:
+    tall = np.zeros((90, 30, 3), np.uint8)
+    prepared = built(None, **NEVER)(np.full((40, 60, 3), 200, np.uint8), PLAIN, (0,), [(tall, boxes([0, 0, 1, 1]))])
+    assert prepared.pixels.shape == (40, 60, 3)
+    assert prepared.target.boxes[3].tolist() == [23, 0, 36, 40]  # type: ignore[attr-defined]
+    assert prepared.pixels[20, 30, 0] < prepared.pixels[20, 5, 0]
+
+
+def test_objects_are_pasted_mirrored_where_they_hide_little() -> None:
+    left = masks(
+        [star((0.2, 0.3), 0.15)], [star((0.75, 0.7), 0.12)], [star((0.3, 0.75), 0.1)], crowd=[False, False, True]
+    )
+    pixels = painted(left)
+    prepared = built(**NEVER, copy_paste=CopyPasteConfig(p=1.0))(pixels, left, (0,))
+    target: Any = prepared.target
+    for label in range(3):
+        shown = sum(drawn(target.polygons[index], prepared) for index in np.flatnonzero(target.labels == label)) > 0
+        bright = prepared.pixels[..., label] > 150
+        assert (shown & bright).sum() >= 0.85 * (shown | bright).sum()
+    assert prepared.dropped == 0
+    assert prepared.target.labels.tolist() in ([0, 1, 2, 0], [0, 1, 2, 0, 1], [0, 1, 2, 1, 0])
+    added = prepared.target.boxes[3]  # type: ignore[attr-defined]
+    width = prepared.pixels.shape[1]
+    original = left.placed(Place(0, 0, WIDTH, HEIGHT)).boxes[prepared.target.labels[3]]
+    np.testing.assert_allclose(added, [width - original[2], original[1], width - original[0], original[3]])
+
+
+def test_nothing_is_pasted_onto_what_it_would_hide() -> None:
+    middle = masks([star((0.5, 0.5), 0.2)])
+    prepared = built(**NEVER, copy_paste=CopyPasteConfig(p=1.0))(painted(middle), middle, (0,))
+    assert prepared.target.labels.tolist() == [0]
+    assert (prepared.pixels == painted(middle)).all()
+
+
+def test_pasting_needs_polygons() -> None:
+    with pytest.raises(ConfigError, match=r"augment\.copy_paste\.p=0\.5: objects are cut out along their polygons"):
+        built(**NEVER, copy_paste=CopyPasteConfig(p=0.5))(noise(), PLAIN, (0,))
+
+
+def test_the_data_set_reads_what_a_mosaic_needs(tmp_path: Any) -> None:
+    samples = []
+    for number in range(6):
+        path = tmp_path / f"{number}.png"
+        cv2.imwrite(str(path), np.full((30, 40, 3), 30 * number + 10, np.uint8))
+        samples.append(Sample(image=str(path), target=boxes([0.1, 0.1, 0.9, 0.9])))
+    transform = built(LongSide(64), **MOSAIC)
+    dataset = ImageDataset(samples, transform, seed=3, maximum_pixels=10**6)  # type: ignore[arg-type]
+    item: Any = dataset[Draw(0, 2, 0)]
+    shown = {2, *transform.partners(6, (3, 0, 2, 0))}
+    assert {int(value) for value in np.unique(item.picture.pixels)} <= {114, *(30 * number + 10 for number in shown)}
+    assert len(np.unique(item.picture.pixels)) > 2
+    (tmp_path / f"{max(shown - {2})}.png").unlink()
+    assert isinstance(dataset[Draw(0, 2, 0)], DataError)
+
+
 # Seeds, settings, faults
 
 
@@ -417,9 +639,17 @@ def test_a_decode_is_reduced_only_as_far_as_crops_allow(
     assert built(**keys).short_side is None
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_default_for_a_task_with_objects(task: str) -> None:
-    augment = api.settings(task=task).augment
+def test_yolov5_augments_by_mosaics() -> None:
+    augment = api.settings(task="image_object_detection", model="yolov5").augment
+    assert isinstance(augment, ObjectAugmentConfig)
+    shares = {name: getattr(augment, name).p for name in ("mosaic", "affine", "hsv", "crop", "expand")}
+    assert shares == {"mosaic": 1, "affine": 1, "hsv": 1, "crop": 0, "expand": 0}
+
+
+@pytest.mark.parametrize("model", ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"])
+def test_the_default_for_a_task_with_objects(model: str) -> None:
+    task = TASKS["mask" in model]
+    augment = api.settings(task=task, model=model).augment
     assert augment == ObjectAugmentConfig()
     assert object_resizing(augment, ShortSide(7, 9)) == ShortSide(7, 9)
     boxed = api.settings(task=task, augment={"name": "letterbox", "letterbox_size": 96, "fill": 3}).augment

@@ -238,8 +238,8 @@ def test_what_is_true_and_never_found_is_worth_nothing():
 def test_a_row_says_all_twelve_numbers_and_how_many_objects_there_are():
     truth, found = [true_boxes([0], [[0, 0, 9, 9]])], [found_boxes([0], [[0, 0, 9, 9]], [0.5])]
     row = coco(TrueObjects.of(truth), FoundObjects.of(found), 1).rows[0]
-    assert set(row.as_dict()) == {*TWELVE, "truths", "found"}
-    assert (row.as_dict()["ap"], row.as_dict()["truths"], row.as_dict()["found"]) == (1, 1, 1)
+    assert set(row.as_dict()) == {*TWELVE, "objects", "found"}
+    assert (row.as_dict()["ap"], row.as_dict()["objects"], row.as_dict()["found"]) == (1, 1, 1)
 
 
 @settings(max_examples=80, deadline=None)
@@ -330,7 +330,7 @@ def test_voc_follows_the_rules_of_pascal(parameters, threshold):
     known = expected[~np.isnan(expected[:, 0])]
     means = known.mean(axis=0) if len(known) else [math.nan] * 3
     np.testing.assert_allclose((ours.mean_average_precision, ours.precision, ours.recall), means, rtol=0, atol=1e-12)
-    assert sum(row.truths for row in ours.rows) == sum(int((~target.crowd).sum()) for target in truth)
+    assert sum(row.objects for row in ours.rows) == sum(int((~target.crowd).sum()) for target in truth)
     assert sum(row.found for row in ours.rows) == sum(len(answer) for answer in found)
 
 

@@ -8,7 +8,9 @@ import pytest
 from pictures import write_objects
 
 from lightning_automl_vision import load, train
+from lightning_automl_vision.api import settings
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.jobs.train import check
 from lightning_automl_vision.result import read_result
 
 DETECTION, SEGMENTATION = "image_object_detection", "image_instance_segmentation"
@@ -86,6 +88,8 @@ def test_the_evaluation_explains_itself(finished):
     averages = [row["average_precision"] for row in table.values() if row["objects"]]
     assert np.mean(averages) == pytest.approx(result.metrics["mean_average_precision"])
     assert document["coco"]["ap_50"] == pytest.approx(result.metrics["ap_50"])
+    for name, row in document["coco"]["per_label_metrics"].items():
+        assert (row["objects"], row["found"]) == (table[name]["objects"], row["found"])
     matrix = np.array(document["confusion_matrix"])
     assert matrix.shape == (4, 4)
     assert matrix[:3].sum() == document["objects"]
@@ -98,7 +102,7 @@ def test_what_was_found_in_each_image_is_kept(finished):
     assert len(rows) == result.data["validation"]
     matrix = np.array(json.loads((folder / "evaluation.json").read_text())["confusion_matrix"])
     for row in rows:
-        assert row["filename"].endswith(".png")
+        assert row["filename"] in {f"{number}.png" for number in range(16)}
         for item in row["boxes"]:
             assert set(item["box"]) == {"topX", "topY", "bottomX", "bottomY"}
             assert 0 <= item["box"]["topX"] < item["box"]["bottomX"] <= 1
@@ -113,7 +117,7 @@ def test_the_model_folder_answers_as_the_validation_did(finished):
     _, folder, _ = finished
     rows = lines(folder / "predictions.jsonl")
     predictor = load(folder)
-    answers = predictor.predict([row["filename"] for row in rows])
+    answers = predictor.predict([folder.parent / "data" / row["filename"] for row in rows])
     for row, answer in zip(rows, answers, strict=True):
         sure = [item for item in row["boxes"] if item["score"] > 0.3]
         found = answer.as_dict()["boxes"]
@@ -138,7 +142,7 @@ def test_settings_of_a_model_folder_may_be_changed(finished):
     settings = json.loads(file.read_text())
     assert settings["box_score_thresh"] == 0.3
     assert (settings["min_size"], settings["max_size"]) == (64, 96)
-    picture = lines(folder / "predictions.jsonl")[0]["filename"]
+    picture = folder.parent / "data" / lines(folder / "predictions.jsonl")[0]["filename"]
     try:
         file.write_text(json.dumps({**settings, "box_score_thresh": 0.0, "box_detections_per_img": 3}))
         assert len(load(folder).predict([picture])[0]) == 3
@@ -180,6 +184,30 @@ def test_what_means_nothing_to_detection_is_refused(training, message, tmp_path)
     with pytest.raises(ConfigError, match=message):
         run(tmp_path, DETECTION, training=training)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"training": {"layers_to_freeze": 6}}, "fasterrcnn_resnet18_fpn has 5 layer groups. Give at most 5"),
+        ({"augment": "custom"}, r"augment=custom needs a pipeline in YAML. Name it: augment.file=FILE"),
+        ({"augment": {"name": "custom", "file": "gone.yaml"}}, r"augment.file=gone.yaml"),
+        ({"settings": {"metric_score_floor": 0.4}}, "metric_score_floor=0.4 is above model.box_score_threshold=0.3"),
+        (
+            {"data": {"validation": "x.jsonl", "split": "random"}},
+            r"data.split=.*random.*data.validation=x.jsonl is given",
+        ),
+    ],
+)
+def test_what_cannot_be_obeyed_leaves_no_folder(keys, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        run(tmp_path, DETECTION, **keys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_floor_at_the_threshold_is_obeyed():
+    task = {"name": DETECTION, "metric_score_floor": 0.3}
+    check(settings(task=task, model="fasterrcnn_resnet18_fpn", data={"training": "x"}))
 
 
 def test_an_augmentation_of_the_other_kind_is_refused(tmp_path):

@@ -4,8 +4,9 @@ import pluggy
 import pytest
 
 from lightning_automl_vision import hookspecs
+from lightning_automl_vision.config_errors import known_keys
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.keys import check_ranges, described
+from lightning_automl_vision.keys import check_ranges
 from lightning_automl_vision.plugins import model_spec, model_specs
 from lightning_automl_vision.specs import TASKS
 from lightning_automl_vision.typed_nodes import typed_nodes
@@ -33,12 +34,13 @@ def test_an_unknown_model_is_answered_with_the_nearest_name():
 
 
 def test_every_default_of_every_model_is_within_its_range():
-    keys = {found.name: found.key for found in described(typed_nodes()["training", "default"], "training")}
+    keys = dict(known_keys())
     of_models = [(spec.name, values) for spec in model_specs().values() for values in spec.defaults.values()]
     of_tasks = [(task.name, {**task.defaults, **task.unused}) for task in TASKS.values()]
     for owner, values in [*of_models, *of_tasks]:
         for name, value in values.items():
-            assert keys[f"training.{name}"].fault(value) is None, (owner, name, value)
+            key = keys[name if "." in name else f"training.{name}"]
+            assert key.fault(value) is None, (owner, name, value)
 
 
 def test_every_model_node_is_within_its_ranges():

@@ -1,6 +1,7 @@
 """``lav predict``: which pictures are meant, what is written, and what happens to those that cannot be read."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from lightning_automl_vision.jobs import predict as verb
 from lightning_automl_vision.masks import draw_polygons
 from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
 from lightning_automl_vision.plugins import model_spec
-from lightning_automl_vision.predictor import Predictor
+from lightning_automl_vision.predictor import Predictor, load
 from lightning_automl_vision.samples import ScoredBoxes, ScoredLabels, ScoredMasks
 from lightning_automl_vision.settings import DataConfig
 
@@ -142,6 +143,20 @@ def test_a_faulty_line_is_refused_by_its_number_or_dropped(folder, line):
 
 
 @pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        ('{"image_url": 5}\n{"label": "a"}\n', r"no line of it names a picture \(line without a picture 2\)"),
+        ("no JSON\n", r"no line of it names a picture \(not JSON 1\)"),
+        ("", "it is empty"),
+    ],
+)
+def test_a_list_without_any_picture_says_what_a_line_should_be(folder, content, answer):
+    (folder / "list.jsonl").write_text(content)
+    with pytest.raises(DataError, match=answer + r"\. Write one a line: {\"image_url\": \"photo\.jpg\"}\."):
+        names(folder / "list.jsonl", ignore_data_errors=True)
+
+
+@pytest.mark.parametrize(
     ("source", "answer"),
     [("gone", "no such file or folder"), ("*.tif", "no picture is there"), ("empty", "no picture is there")],
 )
@@ -211,7 +226,7 @@ def test_without_any_readable_picture_nothing_is_written(tmp_path):
     with pytest.raises(DataError, match=r"None of 2 pictures could be used. The first: .*a\.png"):
         ask(DETECTION, tmp_path, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
-    with pytest.raises(DataError, match=r"^[^ ]*a\.png: is not an image"):
+    with pytest.raises(DataError, match=r"^[^ ]*a\.png: is not an image.* Name a picture that can be read.*input=PATH"):
         ask(DETECTION, tmp_path / "a.png", tmp_path / "out")
 
 
@@ -302,7 +317,7 @@ def save(folder, name, task, **parameters):
         task=task,
         name=name,
         parameters=chosen,
-        image_size=64,
+        image_size=64 if task == "image_classification" else None,
         labels=["dark", "bright"],
         settings={**resizing.as_settings(), **inference_settings(chosen)},
     )
@@ -362,6 +377,35 @@ def test_what_would_not_be_obeyed_is_refused(run, folder, tmp_path, keys, answer
 def test_the_models_own_task_may_be_named(run, folder, tmp_path):
     verb.run(asked(run, folder / "b.png", tmp_path / "out", task="image_classification"))
     assert list(rows(tmp_path / "out")) == ["b.png"]
+
+
+def changed(run, folder, **settings):
+    """The same model with other settings."""
+    shutil.copytree(run / "model", folder / "model")
+    file = folder / "model" / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "answer"),
+    [
+        ({"valid_crop_sise": 32}, r"timm has no setting 'valid_crop_sise'. Did you mean 'valid_crop_size'\?"),
+        (
+            {"box_score_thresh": 0.5},
+            "no setting 'box_score_thresh'. There are resize, valid_resize_size, valid_crop_size",
+        ),
+    ],
+)
+def test_a_setting_that_nobody_would_read_is_refused(run, tmp_path, settings, answer):
+    with pytest.raises(ConfigError, match=r"settings\.json: .*" + answer):
+        load(changed(run, tmp_path, **settings))
+
+
+def test_settings_are_known_by_both_of_their_names(tmp_path):
+    run = save(tmp_path / "run", "fasterrcnn_resnet18_fpn", DETECTION, min_size=64, max_size=96)
+    load(changed(run, tmp_path / "other", box_score_threshold=0.3, nms_iou_threshold=0.5))
+    assert "image_size" not in json.loads((run / "model" / "model.json").read_text())
 
 
 def test_answers_are_never_overwritten(run, folder, tmp_path):

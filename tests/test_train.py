@@ -248,7 +248,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(arguments, answe
 
 def test_a_task_that_no_plugin_serves_is_refused(tmp_path):
     arguments = ["task=image_object_detection", "data.training=photos", "output_dir=run"]
-    process = lav_command(*arguments, cwd=tmp_path, LAV_BLOCK_PLUGINS="torchvision")
+    process = lav_command(*arguments, cwd=tmp_path, LAV_BLOCK_PLUGINS="torchvision,yolov5")
     assert process.returncode == 2
     assert "no installed plugin has a model for it" in process.stderr
     assert list(tmp_path.iterdir()) == []
@@ -264,14 +264,15 @@ def test_every_experiment_runs_two_steps(experiment, photos, tmp_path):
     sources = {
         "multilabel": write_multilabel,
         "detection": write_objects,
+        "yolov5": write_objects,
         "segmentation": partial(write_objects, polygons=True),
     }
     write = sources.get(experiment.partition("_")[0])
     training = write(tmp_path / "data") if write else photos
-    objects = experiment.startswith(("detection", "segmentation"))
+    frugal = {"detection": FRUGAL, "segmentation": FRUGAL, "yolov5": ["model.model_size=nano", "model.image_size=64"]}
     process = lav_command(
         f"+experiment={experiment}",
-        *(FRUGAL if objects else ()),
+        *frugal.get(experiment.partition("_")[0], ()),
         f"data.training={training}",
         "model.pretrained=false",
         "trainer.max_steps=2",

@@ -73,17 +73,21 @@ def _matching(pattern: str, outside: str | None) -> list[tuple[str, str]]:
 
 def _listed(file: str, config: DataConfig) -> Iterator[tuple[str, str]]:
     """Labels, if there are any, are not looked at."""
-    base, faults = folder_of(file, config), Faults(ignore=config.ignore_data_errors)
+    base, faults, empty = folder_of(file, config), Faults(ignore=config.ignore_data_errors), True
     for number, value in read_objects(file, config.encoding, faults):
         name = value.get("image_url", MISSING)
         try:
             if not isinstance(name, str) or not name.strip():
                 raise DataError(f"image_url is {shown(name)}, where the name of a picture should be")
             yield name, resolve_image(name, base, config)
+            empty = False
         except DataError as error:
             faults.drop("line without a picture", f"{file}:{number}", str(error).rstrip("."))
-    if faults.dropped:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(faults.dropped.items()))
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(faults.dropped.items()))
+    if empty:
+        why = f"no line of it names a picture ({reasons})" if reasons else "it is empty"
+        raise DataError(f'input={file}: {why}. Write one a line: {{"image_url": "photo.jpg"}}.')
+    if reasons:
         LOG.warning("Dropped lines of %s: %s.", file, reasons)
 
 

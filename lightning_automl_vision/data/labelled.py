@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 from lightning_automl_vision.data.classes import ClassIndex, shown_names
+from lightning_automl_vision.data.files import folder_of
 from lightning_automl_vision.data.headers import ImageHeader, read_headers
 from lightning_automl_vision.data.naming import Named, named_rows
 from lightning_automl_vision.data.rows import Faults, Source
@@ -28,7 +30,8 @@ ADVISED_IMAGES = 10
 class LabelledImages(Generic[T]):
     """Samples whose labels are indices of ``classes``; ``headers`` are in the order of samples, if they were read.
 
-    ``dropped`` counts what was left out by its reason, ``notes`` what was unusual but understood.
+    ``dropped`` counts what was left out by its reason, ``notes`` what was unusual but understood. ``folder`` is what
+    relative image names start from.
     """
 
     samples: Sequence[Sample[T]]
@@ -37,6 +40,12 @@ class LabelledImages(Generic[T]):
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
     headers: Sequence[ImageHeader] = ()
+    folder: str = ""
+
+    def name(self, index: int) -> str:
+        """What the data call an image, where that is relative; else its path or URL."""
+        image = self.samples[index].image
+        return image.removeprefix(f"{self.folder.rstrip('/')}/") if self.folder else image
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -78,6 +87,7 @@ def read_labelled(
         dropped=dict(faults.dropped),
         notes=dict(faults.notes),
         headers=headers,
+        folder=folder_of(os.path.join(path, "") if os.path.isdir(path) else str(path), config),
     )
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_automl_vision.data.batching import Truth
 from lightning_automl_vision.data.images import read_image
-from lightning_automl_vision.data.prepared import Evaluated, Prepared, Transform
+from lightning_automl_vision.data.prepared import Composing, Evaluated, Labelled, Prepared, Transform
 from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import Draw, EpochSampler, groups_by_rarest_label
 from lightning_automl_vision.errors import VisionError
@@ -55,14 +55,23 @@ class ImageDataset(Dataset[Item | VisionError]):
         return len(self._samples)
 
     def __getitem__(self, draw: Draw) -> Item | VisionError:
-        sample = self._samples[draw.image]
+        seed = (self._seed, *draw)
+        transform = self._transform
         try:
-            pixels = read_image(
-                sample.image, maximum_pixels=self._maximum_pixels, short_side=self._transform.short_side
-            )
-            return Item(self._transform(pixels, sample.target, (self._seed, *draw)), sample.image, draw.image)
+            labelled = self._labelled(draw.image)
+            if isinstance(transform, Composing):
+                others = [self._labelled(index) for index in transform.partners(len(self), seed)]
+                picture = transform(*labelled, seed, others)
+            else:
+                picture = transform(*labelled, seed)
+            return Item(picture, self._samples[draw.image].image, draw.image)
         except VisionError as error:
             return error.with_traceback(None)
+
+    def _labelled(self, index: int) -> Labelled:
+        sample = self._samples[index]
+        short_side = self._transform.short_side
+        return read_image(sample.image, maximum_pixels=self._maximum_pixels, short_side=short_side), sample.target
 
 
 class ImageLoader(DataLoader[Any]):

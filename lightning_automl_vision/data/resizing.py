@@ -185,6 +185,11 @@ def resizing_from_settings(settings: Mapping[str, Any], *, source: str) -> Resiz
     )
 
 
+def setting_names(resizing: Resizing) -> dict[str, str]:
+    """What a model's settings may say of this resizing, in either spelling, with the documented one."""
+    return {spelling: name for name in resizing.as_settings() for spelling in (name, _key(name))}
+
+
 def _number(settings: Mapping[str, Any], name: str, source: str, least: int = 1, most: int = 1 << 16) -> int:
     """A setting under its documented name or, equally, under that of the configuration key."""
     spellings = [spelling for spelling in dict.fromkeys((name, _key(name))) if spelling in settings]

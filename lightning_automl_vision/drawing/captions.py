@@ -15,7 +15,8 @@ BACKGROUND = (28, 28, 32)
 TEXT = (240, 240, 242)
 _TRACK = (64, 64, 72)
 _ROWS = 3
-_NARROWEST = 220
+_NARROWEST, _WIDENED = 220, 320
+_COLUMN = 0.45
 
 
 def captioned(pixels: Pixels, scored: ScoredLabels) -> Pixels:
@@ -24,11 +25,12 @@ def captioned(pixels: Pixels, scored: ScoredLabels) -> Pixels:
     width = max(pixels.shape[1], _NARROWEST)
     size = font_size(width, min(pixels.shape[0], width))
     row, margin = round(1.7 * size), round(0.8 * size)
+    names = [one_line(scored.labels[index], int(index)) for index in best]
+    longest = max(font_for(name, size).getlength(name) for name in names)
+    width = max(width, min(math.ceil(longest / _COLUMN), _WIDENED))
     strip = Image.new("RGB", (width, row * len(best) + margin), BACKGROUND)
     canvas = ImageDraw.Draw(strip)
-    names = [one_line(scored.labels[index]) for index in best]
-    longest = max(font_for(name, size).getlength(name) for name in names)
-    column = min(math.ceil(longest), round(0.45 * width))
+    column = min(math.ceil(longest), round(_COLUMN * width))
     digits = font_for("100 %", size)
     start, end = 2 * margin + column, width - 2 * margin - math.ceil(digits.getlength("100 %"))
     for number, (index, name) in enumerate(zip(best, names, strict=True)):

@@ -73,8 +73,9 @@ def _shown(objects: Boxes | ScoredBoxes, classes: Sequence[str], width: int, hei
             masks = [draw_polygons(parts, width, height) for parts in objects.polygons]
     only_class = len(classes) == 1
     # The only class there is need not be named again and again, and its outlines, which may touch, differ in colour.
-    names = ["" if only_class and index else one_line(classes[label]) for index, label in enumerate(objects.labels)]
-    numbers = range(len(names)) if only_class and masks is not None else objects.labels.tolist()
+    labels: list[int] = objects.labels.tolist()
+    names = ["" if only_class and index else one_line(classes[label], label) for index, label in enumerate(labels)]
+    numbers = range(len(names)) if only_class and masks is not None else labels
     return Shown(
         boxes=objects.boxes,
         colours=[colour_of(number % PALETTE if only_class else number) for number in numbers],

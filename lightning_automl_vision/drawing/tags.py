@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lightning_automl_vision.drawing.colours import Colour, text_colour_on
-from lightning_automl_vision.drawing.lettering import SMALLEST, capital_height, font_for, font_size
+from lightning_automl_vision.drawing.lettering import SMALLEST, capital_height, font_for, font_size, shortened
 from lightning_automl_vision.samples import FloatArray, Pixels
 
 _MOST_HIDDEN = 0.4
@@ -43,9 +43,12 @@ def write_tags(pixels: Pixels, tags: Sequence[Tag]) -> Pixels:
     pad = max(round(size / 3.5), 2)
     boxes, taken = np.array([tag.box for tag in tags]), np.zeros((0, 4))
     for tag in tags:
-        font = font_for(tag.text, size)
+        text = shortened(tag.text, size, width - 2 * pad)
+        if not text.strip("."):
+            continue
+        font = font_for(text, size)
         capital = capital_height(font)
-        wide, tall = math.ceil(font.getlength(tag.text)) + 2 * pad, capital + 2 * pad
+        wide, tall = math.ceil(font.getlength(text)) + 2 * pad, capital + 2 * pad
         place = _best_place(tag, wide, tall, width, height, boxes, taken)
         if place is None:
             continue
@@ -53,7 +56,7 @@ def write_tags(pixels: Pixels, tags: Sequence[Tag]) -> Pixels:
         taken = np.vstack([taken, [left, top, left + wide, top + tall]])
         canvas.rounded_rectangle((left, top, left + wide - 1, top + tall - 1), radius=0.8 * pad, fill=tag.colour)
         start = left + pad, top + pad + capital
-        canvas.text(start, tag.text, fill=text_colour_on(tag.colour), font=font, anchor="ls")
+        canvas.text(start, text, fill=text_colour_on(tag.colour), font=font, anchor="ls")
         if _areas(taken).sum() > _MOST_COVERED * width * height:
             break
     return np.asarray(image)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from types import ModuleType
 
 from lightning_automl_vision.settings import JobConfig
 
-VERBS = ("train", "predict", "models", "convert")
+VERBS = ("train", "predict", "models", "convert", "convert-weights", "inspect")
 
 
 def job_configs() -> Mapping[str, type[JobConfig]]:
-    return {verb: import_module(f"{__name__}.{verb}").Config for verb in VERBS}
+    return {verb: job_module(verb).Config for verb in VERBS}
+
+
+def job_module(verb: str) -> ModuleType:
+    return import_module(f"{__name__}.{verb.replace('-', '_')}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.composed import Settings, given
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import key
 from lightning_automl_vision.settings import DataConfig, JobConfig
@@ -17,6 +17,10 @@ from lightning_automl_vision.settings import DataConfig, JobConfig
 if TYPE_CHECKING:
     from lightning_automl_vision.data.copying import Copies
     from lightning_automl_vision.data.labelled import LabelledImages
+
+
+_OF_COPIES = ("augment", "training", "model")
+_OF_TRAINING = ("trainer", "limits", "logger", "tiler", "checkpoint", "runs")
 
 
 @dataclass
@@ -41,12 +45,23 @@ def run(settings: Settings) -> None:
     job = settings.job
     if not isinstance(job, Config):
         raise ConfigError(f"job={job.name} is not convert.")
+    _check(settings, job)
     if job.copies:
         convert_with_copies(settings, job)
         return
-    if job.images_dir is not None:
-        raise ConfigError(f"images_dir={job.images_dir}: there are no pictures to write. Ask for some: copies=1.")
     convert(settings.task.name, job.input, job.output, settings.data)
+
+
+def _check(settings: Settings, job: Config) -> None:
+    """Refuse what would not be obeyed."""
+    if job.images_dir is not None and not job.copies:
+        raise ConfigError(f"images_dir={job.images_dir}: there are no pictures to write. Ask for some: copies=1.")
+    for name, value in given(settings.overrides):
+        group = name.partition(".")[0]
+        if group in _OF_COPIES and not job.copies:
+            raise ConfigError(f"{name}={value}: nothing is augmented without copies. Ask for some: copies=1.")
+        if group in _OF_TRAINING:
+            raise ConfigError(f"{name}={value}: lav convert trains nothing and has no use for it. Leave it out.")
 
 
 def convert(task: str, source: str, output: str, config: DataConfig) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.composed import Settings, given
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.keys import key
 from lightning_automl_vision.log import LOG
@@ -82,8 +82,7 @@ def _check(settings: Settings, job: Config, card: ModelCard) -> None:
         raise ConfigError(f"export_as_image=true: the model's task is {card.task}, which knows no masks. Leave it out.")
     if job.image_type != Config.image_type and not job.export_as_image:
         raise ConfigError(f"image_type={job.image_type}: no mask pictures are asked for. Add export_as_image=true.")
-    for override in settings.overrides:
-        name, _, value = override.lstrip("+~").partition("=")
+    for name, value in given(settings.overrides):
         group, _, below = name.partition(".")
         if name == "task" and value != card.task:
             raise ConfigError(f"task={value}: the task of {settings.checkpoint} is {card.task}. Leave task out.")
@@ -136,7 +135,9 @@ class Asking:
             yield {"filename": picture.name, **finite(prediction_dict(answer, most_points))}
         if len(self.faults) == len(self.pictures):
             several = f"None of {len(self.pictures)} pictures could be used. The first: " if self.faults[1:] else ""
-            raise DataError(f"{several}{self.faults[0]}")
+            raise DataError(
+                f"{several}{self.faults[0]} Name a picture that can be read, or more of them, with input=PATH."
+            )
 
     def _write_pictures(self, picture: Picture, answer: Prediction) -> None:
         from lightning_automl_vision.drawing.files import write_annotated, write_masks

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_automl_vision.composed import Settings
-from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError, WeightsError
+from lightning_automl_vision.composed import Settings, given
+from lightning_automl_vision.errors import (
+    ConfigError,
+    Interrupted,
+    StorageError,
+    TrainingError,
+    VisionError,
+    WeightsError,
+)
 from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.plugins import model_spec, model_specs
 from lightning_automl_vision.result import PrimaryMetric, Result
 from lightning_automl_vision.run import RunFolder, finite
-from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig, TrainingConfig
+from lightning_automl_vision.settings import AugmentConfig, JobConfig, ObjectAugmentConfig, TrainingConfig
 from lightning_automl_vision.specs import TASKS, ModelSpec, TaskSpec
+from lightning_automl_vision.storage import is_full, unwritable
 from lightning_automl_vision.tables import table
 from lightning_automl_vision.task_settings import ObjectTaskConfig
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.labelled import DataSplits
+    from lightning_automl_vision.data.prepared import Transform
 
 
 @dataclass
@@ -39,14 +50,20 @@ def train_model(settings: Settings) -> Result:
     spec = check(settings)
     settings = seeded(settings)
     folder = RunFolder(settings.output_dir)
+    folder.check()
+    transform = _checked_transform(settings)
     folder.create(settings)
     with in_file(folder.path / "run.log"):
         try:
-            result = _trained(settings, spec, folder)
+            result = _trained(settings, spec, transform, folder)
         except BaseException as error:
-            unfinished = _unfinished(settings, folder, error, time.monotonic() - started)
-            folder.finish(unfinished)
-            raise
+            best = folder.best(settings.task.judged_by, lower_is_better=settings.task.lower_is_better)
+            told = _told(error, folder, best)
+            with suppress(StorageError):  # there is no room for it either
+                folder.finish(_unfinished(settings, folder, told, best, time.monotonic() - started))
+            if told is error:
+                raise
+            raise told from error
         result = replace(result, seconds=round(time.monotonic() - started, 3))
         folder.finish(result)
         if not settings.quiet:
@@ -57,12 +74,17 @@ def train_model(settings: Settings) -> Result:
     return result
 
 
-def _trained(settings: Settings, spec: ModelSpec, folder: RunFolder) -> Result:
-    spec.check_weights(**settings.model_parameters)
-    from lightning_automl_vision.training.session import TrainingSession, checked_transform
+def _checked_transform(settings: Settings) -> Transform:
+    """The first that needs heavy imports."""
+    from lightning_automl_vision.training.session import checked_transform
 
-    transform = checked_transform(settings)
+    return checked_transform(settings)
+
+
+def _trained(settings: Settings, spec: ModelSpec, transform: Transform, folder: RunFolder) -> Result:
+    spec.check_weights(**settings.model_parameters)
     from lightning_automl_vision.data.labelled import load_data
+    from lightning_automl_vision.training.session import TrainingSession
 
     seed = int(settings.training.random_seed or 0)
     LOG.info("Reading the labelled images of %s", settings.data.training)
@@ -178,19 +200,27 @@ def check(settings: Settings) -> ModelSpec:
             f" Choose one of {', '.join(serving)}."
         )
     _check_weights(settings.model.weights)
-    if isinstance(settings.augment, ObjectAugmentConfig) != issubclass(task.config, ObjectTaskConfig):
-        raise ConfigError(
-            f"This augmentation is not for {task.name}. Choose augment=none, letterbox or custom, or leave augment out."
-        )
+    _check_augment(settings.augment, task)
     _check_unused(settings, task)
     _check_recipe(settings.training)
     _check_sizes(settings, spec)
-    groups = len(spec.freezable) if spec.freezable is not None else None
-    if groups is not None and settings.training.layers_to_freeze > groups:
-        raise ConfigError(
-            f"training.layers_to_freeze={settings.training.layers_to_freeze}: {spec.name} has {groups} layer groups."
-        )
+    _check_freezing(settings.training, spec, settings.model_parameters)
+    _check_split(settings)
+    _check_scores(settings)
     return spec
+
+
+def _check_augment(augment: AugmentConfig | ObjectAugmentConfig, task: TaskSpec) -> None:
+    if isinstance(augment, ObjectAugmentConfig) != issubclass(task.config, ObjectTaskConfig):
+        raise ConfigError(
+            f"This augmentation is not for {task.name}. Choose augment=none, letterbox or custom, or leave augment out."
+        )
+    share = augment.copy_paste.p if isinstance(augment, ObjectAugmentConfig) else 0.0
+    if share and task.name != "image_instance_segmentation":
+        raise ConfigError(
+            f"augment.copy_paste.p={share:g}: objects are cut out along their polygons, and {task.name} has none."
+            " Leave it out, or choose task=image_instance_segmentation."
+        )
 
 
 def _check_unused(settings: Settings, task: TaskSpec) -> None:
@@ -205,6 +235,37 @@ def _check_recipe(training: TrainingConfig) -> None:
             f"training.gradient_accumulation_step={training.gradient_accumulation_step} and"
             f" training.nominal_batch_size={training.nominal_batch_size} both say how many batches make a step."
             " Give the former with training.nominal_batch_size=null, or leave it at 1."
+        )
+
+
+def _check_freezing(training: TrainingConfig, spec: ModelSpec, parameters: Mapping[str, Any]) -> None:
+    groups = spec.groups(**parameters)
+    if groups is not None and training.layers_to_freeze > len(groups):
+        raise ConfigError(
+            f"training.layers_to_freeze={training.layers_to_freeze}: {spec.name} has {len(groups)} layer groups."
+            f" Give at most {len(groups)}."
+        )
+
+
+def _check_split(settings: Settings) -> None:
+    if not settings.data.validation:
+        return
+    for name, value in given(settings.overrides):
+        if name in ("data.split", "data.validation_data_size"):
+            raise ConfigError(
+                f"{name}={value}: data.validation={settings.data.validation} is given, so that nothing is split."
+                " Leave one of them out."
+            )
+
+
+def _check_scores(settings: Settings) -> None:
+    floor = getattr(settings.task, "metric_score_floor", None)
+    threshold = getattr(settings.model, "box_score_threshold", None)
+    if floor is not None and threshold is not None and floor > threshold:
+        raise ConfigError(
+            f"task.metric_score_floor={floor:g} is above model.box_score_threshold={threshold:g}: objects that the"
+            f" model answers with would not be judged. Give a floor of at most {threshold:g}, or raise"
+            " model.box_score_threshold."
         )
 
 
@@ -229,14 +290,25 @@ def _check_sizes(settings: Settings, spec: ModelSpec) -> None:
             )
 
 
-def _unfinished(settings: Settings, folder: RunFolder, error: BaseException, seconds: float) -> Result:
+def _told(error: BaseException, folder: RunFolder, best: PrimaryMetric) -> BaseException:
+    """The same error, with what is left of the training after all."""
+    if is_full(error):  # a tracker's, or anyone's who writes
+        error = unwritable(Path(str(error.filename or folder.path)), error)
+    if not isinstance(error, TrainingError) or best.epoch is None:
+        return error
+    return type(error)(f"{error} The best epoch so far, {best.epoch}, is kept in {folder.path}/checkpoints/best.ckpt.")
+
+
+def _unfinished(
+    settings: Settings, folder: RunFolder, error: BaseException, best: PrimaryMetric, seconds: float
+) -> Result:
     status = "interrupted" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "failed"
     reason = str(error) if isinstance(error, VisionError) else f"{type(error).__name__}: {error}"
     return Result(
         status=status,
         task=settings.task.name,
         model=settings.model.name,
-        primary_metric=PrimaryMetric(name=settings.task.judged_by),
+        primary_metric=best,
         seconds=round(seconds, 3),
         folder=str(folder.path),
         error=None if status == "interrupted" else reason,

@@ -28,7 +28,7 @@ class VocRow:
     """One class: how many are true and found, and the figures of those found; NaN is undefined."""
 
     label: int
-    truths: int
+    objects: int
     found: int
     average_precision: float
     precision: float
@@ -75,7 +75,7 @@ def voc(truth: TrueObjects, found: FoundObjects, num_classes: int, *, iou_thresh
         rows=[
             VocRow(
                 label=label,
-                truths=int(truths[label]),
+                objects=int(truths[label]),
                 found=int(starts[label + 1] - starts[label]),
                 average_precision=float(averages[label]),
                 precision=float(precision[label]),
@@ -121,7 +121,7 @@ class CocoRow(CocoNumbers):
     """The numbers of one class, and how many are true and found."""
 
     label: int
-    truths: int
+    objects: int
     found: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def coco(truth: TrueObjects, found: FoundObjects, num_classes: int) -> CocoMetri
         figures = _figures(
             partners[:, :, begin:end], ignored, outside[:, begin:end], ranks[begin:end], truth.labels == label
         )
-        rows.append(CocoRow(label=label, truths=int(truths[label]), found=int(given[label]), **figures))
+        rows.append(CocoRow(label=label, objects=int(truths[label]), found=int(given[label]), **figures))
     means = {name: mean_of_known(np.array([getattr(row, name) for row in rows])) for name in TWELVE}
     return CocoMetrics(rows=rows, **means)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import lightning as L
@@ -19,6 +20,7 @@ from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.task_settings import TaskConfig
 from lightning_automl_vision.training.averaging import averaged_weights
 from lightning_automl_vision.training.freezing import frozen_norms
+from lightning_automl_vision.training.hsv_on_device import hsv_on_device
 from lightning_automl_vision.training.losses import LossMeter
 from lightning_automl_vision.training.optimizers import make_optimizer, set_pace
 from lightning_automl_vision.training.schedules import FADES, WarmUp, factor_of
@@ -98,6 +100,8 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         """Called after training, when the model holds the best evaluation's weights again."""
 
     def training_step(self, batch: Batch[T], index: int) -> Tensor:
+        if batch.gains is not None:
+            batch = replace(batch, images=hsv_on_device(batch.images, batch.gains))
         losses = self.model.losses(batch)
         loss = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
         self._meter.add(losses)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.run import finite
 from lightning_automl_vision.settings import TrainingConfig
+from lightning_automl_vision.storage import append
 from lightning_automl_vision.tasks.base import VisionTask
+from lightning_automl_vision.training.checkpoints import WholeFiles, save
 from lightning_automl_vision.training.early_stopping import NAN, EarlyStopping, improves
 
 Task = VisionTask[Any, Any]
@@ -47,6 +48,7 @@ class Evaluations(L.Callback):
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for left in (self.folder / "metrics.jsonl", *self.checkpoints.glob("*.ckpt")):
             left.unlink(missing_ok=True)
+        trainer.strategy.checkpoint_io = WholeFiles()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epochs = trainer.current_epoch + 1
@@ -58,11 +60,10 @@ class Evaluations(L.Callback):
         sign = -1 if task.lower_is_better else 1
         value = sign * metrics.get(task.primary_metric, NAN)
         best = self.best_epoch is None or improves(value, sign * self.best_metrics.get(task.primary_metric, NAN))
-        if best:
+        if best:  # before anything says so
+            self._save_best(trainer, task, metrics)
             self.best_epoch, self.best_metrics = self.epochs, metrics
         self._publish(trainer, task, metrics, best=best)
-        if best:
-            self._save_best(trainer, task)
         self._save_trainer(trainer, "last.ckpt")
         if self._stopping.observe(value) and self.training.early_stopping and self.epochs < (trainer.max_epochs or 0):
             self.stopped_early = trainer.should_stop = True
@@ -72,23 +73,19 @@ class Evaluations(L.Callback):
         if frequency and self.epochs % frequency == 0:
             self._save_trainer(trainer, f"epoch_{self.epochs:04}.ckpt")
 
-    def _save_best(self, trainer: L.Trainer, task: Task) -> None:
+    def _save_best(self, trainer: L.Trainer, task: Task, metrics: dict[str, float]) -> None:
         """Weights only: what is validated, without what training on would need."""
-        task.keep_evaluation()
         values = {
-            "epoch": self.best_epoch,
+            "epoch": self.epochs,
             "step": trainer.global_step,
-            "metrics": self.best_metrics,
+            "metrics": metrics,
             "state_dict": task.evaluated.state_dict(),
         }
-        part = self.best.with_suffix(".part")
-        torch.save(values, part)
-        part.replace(self.best)
+        save(values, self.best)
+        task.keep_evaluation()
 
     def _save_trainer(self, trainer: L.Trainer, name: str) -> None:
-        part = (self.checkpoints / name).with_suffix(".part")
-        trainer.save_checkpoint(part)
-        part.replace(self.checkpoints / name)
+        trainer.save_checkpoint(self.checkpoints / name)
 
     def _publish(self, trainer: L.Trainer, task: Task, metrics: dict[str, float], *, best: bool) -> None:
         losses = task.training_losses()
@@ -101,8 +98,7 @@ class Evaluations(L.Callback):
             **task.counted(),
             **metrics,
         }
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(line), allow_nan=False) + "\n")
+        append(self.folder / "metrics.jsonl", json.dumps(finite(line), allow_nan=False) + "\n")
         for logger in trainer.loggers:
             logger.log_metrics({name: value for name, value in line.items() if value == value}, trainer.global_step)
             logger.save()

@@ -15,6 +15,7 @@ from lightning_automl_vision.drawing.grid import grid, truth_and_prediction
 from lightning_automl_vision.judging import Judged
 from lightning_automl_vision.samples import Pixels
 from lightning_automl_vision.settings import DataConfig
+from lightning_automl_vision.storage import replacing
 from lightning_automl_vision.tasks.objects import ObjectTask
 
 SHORT_SIDE = 320
@@ -34,7 +35,8 @@ class Pictures(L.Callback):
             return
         rows = [self._row(task, judged, index) for index in sorted(judged.shown)]
         self.folder.mkdir(exist_ok=True)
-        write_picture(self.folder / f"epoch_{trainer.current_epoch + 1:04}.jpg", grid(rows))
+        with replacing(self.folder / f"epoch_{trainer.current_epoch + 1:04}.jpg") as part:
+            write_picture(part, grid(rows))
 
     def _row(self, task: ObjectTask[Any, Any], judged: Judged, index: int) -> Pixels:
         found = judged.shown[index]

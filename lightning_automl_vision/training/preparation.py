@@ -17,7 +17,8 @@ from lightning_automl_vision.settings import AugmentConfig, ObjectAugmentConfig,
 def training_transform(augment: AugmentConfig | ObjectAugmentConfig, training: TrainingConfig) -> Transform:
     """Made and, where it is the user's own, tried out; the size that only a model knows is still to be filled in."""
     if isinstance(augment, ObjectAugmentConfig):
-        return build_object_transform(augment, object_resizing(augment, ShortSide()))
+        resizing = object_resizing(augment, ShortSide())
+        return build_object_transform(augment, resizing, epochs=training.number_of_epochs)
     return build_training_transform(augment, training)
 
 
@@ -32,6 +33,8 @@ def resizing_for(
     return object_resizing(augment, model.resizing)
 
 
-def sized(transform: Transform, resizing: Resizing) -> Transform:
-    """The transform for a model that takes pictures so resized."""
-    return replace(transform, resizing=resizing) if isinstance(transform, ObjectTransform) else transform
+def sized(transform: Transform, resizing: Resizing, *, hsv_later: bool = False) -> Transform:
+    """The transform for a model that takes pictures so resized; the device may do what ``augment.hsv`` asks for."""
+    if not isinstance(transform, ObjectTransform):
+        return transform
+    return replace(transform, resizing=resizing, hsv_later=hsv_later)

@@ -17,17 +17,18 @@ from lightning_automl_vision.data.prepared import Transform
 from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import order_by_shape
 from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
+from lightning_automl_vision.models import VisionModel
 from lightning_automl_vision.run import RunFolder, write_json, write_lines
 from lightning_automl_vision.specs import TASKS, ModelSpec
 from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.tasks.objects import ObjectTask
 from lightning_automl_vision.training.class_weights import configure_loss
-from lightning_automl_vision.training.devices import check_trainer
+from lightning_automl_vision.training.devices import check_trainer, device_of
 from lightning_automl_vision.training.fit import FitResult, fit
 from lightning_automl_vision.training.freezing import freeze
 from lightning_automl_vision.training.pictures import Pictures
 from lightning_automl_vision.training.preparation import resizing_for, sized, training_transform
-from lightning_automl_vision.training.start_weights import load_start_weights
+from lightning_automl_vision.training.start_weights import start_from
 from lightning_automl_vision.training.trackers import make_trackers
 
 
@@ -55,14 +56,17 @@ class TrainingSession:
         training = settings.training
         L.seed_everything(seed, verbose=False)
         parameters = settings.model_parameters
-        model = spec.build(
-            task=settings.task.name,
-            num_classes=len(data.classes),
-            image_size=training.validation_crop_size,
-            **parameters,
-        )
+
+        def build(classes: int) -> VisionModel[Any, Any]:
+            arguments = {
+                "image_size": training.validation_crop_size,
+                **parameters,
+            }  # a model may have a size of its own
+            return spec.build(task=settings.task.name, num_classes=classes, **arguments)
+
+        model = build(len(data.classes))
         if settings.model.weights is not None:
-            load_start_weights(model, settings.model.weights)
+            start_from(model, settings.model.weights, data.classes, build)
         model.prepare(data.training, Path(settings.output_dir))
         freeze(model, training.layers_to_freeze, settings.model.name)
         labels = (sample.target.labels for sample in data.training.samples)
@@ -75,7 +79,7 @@ class TrainingSession:
             data=data,
             seed=seed,
             task=task,
-            transform=sized(transform, resizing),
+            transform=sized(transform, resizing, hsv_later=device_of(settings.trainer.accelerator) == "cuda"),
             resizing=resizing,
         )
 
@@ -131,7 +135,7 @@ class TrainingSession:
             task=self.settings.task.name,
             name=self.spec.name,
             parameters=parameters,
-            image_size=training.validation_crop_size,
+            image_size=None if isinstance(self.task, ObjectTask) else training.validation_crop_size,
             labels=self.data.classes,
             settings={**self.resizing.as_settings(), **inference_settings(parameters)},
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lav_torchvision.architectures import ARCHITECTURES
+from lav_torchvision.architectures import ARCHITECTURES, RESNET_GROUPS
 from lightning_automl_vision.hookspecs import hookimpl
 from lightning_automl_vision.specs import ModelSpec
 
@@ -16,6 +16,7 @@ def lav_models() -> list[ModelSpec]:
             builder=f"lav_torchvision.model:builders.{name}",
             find_weights=f"lav_torchvision.weights:finders.{name}",
             config=architecture.config,
+            freezable=RESNET_GROUPS,
             licence="BSD-3-Clause",
             weights=f"{architecture.trained_on}, BSD-3-Clause",
             parameters=architecture.parameters,

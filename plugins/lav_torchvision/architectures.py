@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 from lav_torchvision.settings import DetectorConfig, MaskDetectorConfig, RegionDetectorConfig
 
+BODY = "network.backbone.body."
+# What `training.layers_to_freeze` counts of a ResNet.
+RESNET_GROUPS = (
+    (f"{BODY}conv1.", f"{BODY}bn1."),
+    *((f"{BODY}layer{stage}.",) for stage in range(1, 5)),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:

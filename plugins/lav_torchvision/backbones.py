@@ -16,6 +16,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork, LastLevelMaxPool
 
 from lav_timm.weights import published_weights
+from lav_torchvision.architectures import BODY
 from lightning_automl_vision.errors import ConfigError
 
 Groups = tuple[tuple[str, ...], ...]
@@ -23,12 +24,6 @@ Norm = Callable[..., nn.Module]
 
 CHANNELS = 256
 STRIDES = (4, 8, 16, 32)
-BODY = "network.backbone.body."
-
-RESNET_GROUPS: Groups = (
-    (f"{BODY}conv1.", f"{BODY}bn1."),
-    *((f"{BODY}layer{stage}.",) for stage in range(1, 5)),
-)
 
 
 def resnet_pyramid(

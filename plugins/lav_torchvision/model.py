@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lav_timm.weights import published_weights
-from lav_torchvision.architectures import ARCHITECTURES
-from lav_torchvision.backbones import RESNET_GROUPS, timm_body, timm_groups
+from lav_torchvision.architectures import ARCHITECTURES, RESNET_GROUPS
+from lav_torchvision.backbones import timm_body, timm_groups
 from lav_torchvision.networks import branching, build_network, scorer
 from lav_torchvision.settings import DetectorConfig, MaskDetectorConfig
 from lav_torchvision.weights import load_published, pretrained_body, renamed

@@ -1,0 +1,205 @@
+"""``lav inspect``: labelled images to look at, as they are or as a model in training is given them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_automl_vision.composed import Settings, given
+from lightning_automl_vision.errors import ConfigError, VisionError
+from lightning_automl_vision.keys import key
+from lightning_automl_vision.log import LOG
+from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig
+
+if TYPE_CHECKING:
+    from lightning_automl_vision.data.prepared import Transform
+    from lightning_automl_vision.samples import Labels, Pixels
+
+AUGMENTATIONS, ANNOTATIONS = "augmentations", "annotations"
+_UNUSED = ("trainer", "limits", "logger", "tiler", "checkpoint", "runs")
+_MOSAIC = 4
+_LONGEST_LIST = 3
+
+
+@dataclass
+class Config(JobConfig):
+    """Look at labelled images, those of ``data.training``: as they are, or as a model in training gets them."""
+
+    pictures: str | None = key(
+        None,
+        "The pictures to write: `augmentations` are the first ones of a training with this model and seed,"
+        " `annotations` the images as they are labelled.",
+        choices=(AUGMENTATIONS, ANNOTATIONS),
+    )
+    count: int = key(16, "How many pictures.", minimum=1, maximum=400)
+    output: str = key("???", "The folder to write; a sheet is named after its pictures, such as annotations.jpg.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One picture of a sheet; the target is in its pixels."""
+
+    pixels: Pixels
+    target: Labels
+    captions: Sequence[str]
+
+
+def run(settings: Settings) -> None:
+    job = settings.job
+    if not isinstance(job, Config):
+        raise ConfigError(f"job={job.name} is not inspect.")
+    write_sheet(settings, job)
+
+
+def write_sheet(settings: Settings, job: Config) -> Path:
+    """Check, read, draw, write; says in one line what was written and what it needs to be repeated."""
+    file = _checked(settings, job)
+    from lightning_automl_vision.jobs.train import seeded
+
+    settings = seeded(settings)
+    classes, pictures = (_augmented if job.pictures == AUGMENTATIONS else _annotated)(settings)
+    number = _written(file, pictures, classes, job.count)
+    what = "pictures as a training sees them" if job.pictures == AUGMENTATIONS else "images as they are labelled"
+    seed = settings.training.random_seed
+    print(f"{file}: {number} {what}, of {settings.data.training}; training.random_seed={seed} repeats them.")
+    return file
+
+
+def _checked(settings: Settings, job: Config) -> Path:
+    """Where the sheet goes; refuses what would be overwritten, and what would not be obeyed."""
+    from lightning_automl_vision.jobs.train import check
+
+    if job.pictures is None:
+        raise ConfigError(f"lav inspect was asked for nothing. Say what to write: pictures={AUGMENTATIONS}.")
+    for name, value in given(settings.overrides):
+        group = name.partition(".")[0]
+        if name == "output_dir":
+            raise ConfigError(f"output_dir={value}: lav inspect writes to another place. Name it with output=FOLDER.")
+        if group in _UNUSED:
+            raise ConfigError(f"{name}={value}: lav inspect looks at data and has no use for it. Leave it out.")
+        if group == "augment" and job.pictures == ANNOTATIONS:
+            raise ConfigError(
+                f"{name}={value}: annotations are not augmented. Leave it out, or ask for pictures={AUGMENTATIONS}."
+            )
+    check(settings)
+    folder = Path(job.output)
+    file = folder / f"{job.pictures}.jpg"
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={job.output} is a file. Name a folder.")
+    if file.exists():
+        raise ConfigError(f"output={job.output} already holds {file.name}. Name another folder, or delete that file.")
+    return file
+
+
+def _written(file: Path, pictures: Iterator[Shown], classes: Sequence[str], count: int) -> int:
+    from lightning_automl_vision.drawing.files import write_picture
+    from lightning_automl_vision.drawing.grid import grid
+    from lightning_automl_vision.drawing.sheets import panel
+
+    panels = [panel(shown.pixels, shown.target, classes, shown.captions) for shown in islice(pictures, count)]
+    write_picture(file, grid(panels))
+    return len(panels)
+
+
+def _annotated(settings: Settings) -> tuple[tuple[str, ...], Iterator[Shown]]:
+    """Images in a random order."""
+    from lightning_automl_vision.data.labelled import read_labelled
+
+    data = read_labelled(str(settings.data.training), settings.task.name, settings.data)
+    return data.classes, _as_labelled(data.samples, settings)
+
+
+def _as_labelled(samples: Sequence[Any], settings: Settings) -> Iterator[Shown]:
+    import numpy as np
+
+    from lightning_automl_vision.data.images import read_image
+    from lightning_automl_vision.samples import Place
+
+    for index in np.random.default_rng(settings.training.random_seed).permutation(len(samples)):
+        sample = samples[index]
+        pixels = read_image(sample.image, maximum_pixels=settings.data.maximum_image_pixels)
+        height, width = pixels.shape[:2]
+        target = sample.target.placed(Place(0, 0, width, height))
+        yield Shown(pixels=pixels, target=target, captions=[_name(sample.image), f"{width} x {height}"])
+
+
+def _augmented(settings: Settings) -> tuple[tuple[str, ...], Iterator[Shown]]:
+    """With the training's own split, order, transform and seeds, epoch after epoch."""
+    from lightning_automl_vision.data.labelled import load_data
+
+    transform = _transform(settings)
+    data = load_data(settings.data, settings.task.name, seed=int(settings.training.random_seed or 0))
+    if isinstance(settings.augment, ObjectAugmentConfig):
+        transform = _sized(settings, transform, len(data.classes))
+    return data.classes, _drawn(settings, data, transform)
+
+
+def _transform(settings: Settings) -> Transform:
+    from lightning_automl_vision.training.preparation import training_transform
+
+    return training_transform(settings.augment, settings.training)
+
+
+def _sized(settings: Settings, transform: Transform, num_classes: int) -> Transform:
+    """For the size that only the built network knows; its weights do not matter."""
+    from lightning_automl_vision.plugins import model_spec
+    from lightning_automl_vision.training.preparation import resizing_for, sized
+
+    LOG.info("Building %s to learn how it wants its pictures", settings.model.name)
+    parameters = {"image_size": settings.training.validation_crop_size, **settings.model_parameters}
+    if "pretrained" in parameters:
+        parameters["pretrained"] = False
+    model = model_spec(settings.model.name).build(task=settings.task.name, num_classes=num_classes, **parameters)
+    return sized(transform, resizing_for(model, settings.augment, settings.training))
+
+
+def _drawn(settings: Settings, data: Any, transform: Transform) -> Iterator[Shown]:
+    from lightning_automl_vision.data.module import make_loader
+    from lightning_automl_vision.data.prepared import Composing
+
+    seed, samples = int(settings.training.random_seed or 0), data.training.samples
+    loader = make_loader(
+        samples,
+        num_classes=len(data.classes),
+        truth=_no_truth,
+        transform=transform,
+        batch_size=1,
+        seed=seed,
+        shuffle=True,
+        balanced=settings.training.balanced_sampling,
+        workers=0,
+        maximum_pixels=settings.data.maximum_image_pixels,
+    )
+    sampler: Any = loader.sampler
+    for epoch in range(settings.training.number_of_epochs):
+        sampler.set_epoch(epoch)
+        for draw in sampler:
+            item = loader.dataset[draw]
+            if isinstance(item, VisionError):
+                raise item
+            others = transform.partners(len(samples), (seed, *draw)) if isinstance(transform, Composing) else ()
+            picture = item.picture
+            captions = [_name(item.key), *_kinds([_name(samples[index].image) for index in others])]
+            yield Shown(pixels=picture.pixels, target=picture.target, captions=captions)
+
+
+def _no_truth(targets: Sequence[Any]) -> Any:
+    raise AssertionError("Batches are not made.")
+
+
+def _kinds(others: Sequence[str]) -> list[str]:
+    """In a line of its own, what else is in the picture."""
+    if not others:
+        return [""]
+    mosaics = {_MOSAIC - 1: "mosaic with ", 2 * _MOSAIC - 1: "two blended mosaics, with "}
+    more = f" and {len(others) - _LONGEST_LIST} more" if len(others) > _LONGEST_LIST else ""
+    return [mosaics.get(len(others), "blended with ") + ", ".join(others[:_LONGEST_LIST]) + more]
+
+
+def _name(image: str) -> str:
+    from lightning_automl_vision.data.urls import without_query
+
+    return Path(without_query(image)).name

@@ -1,0 +1,87 @@
+"""Files that appear whole or not at all, and what is said where there is no room for them; imports no torch."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeGuard
+
+from lightning_automl_vision.errors import StorageError, VisionError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to: it takes the place of ``path`` when all is written, or else vanishes."""
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    with writing(path):
+        try:
+            yield part
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """StorageError where the system refuses what is written; other errors are none of its business."""
+    try:
+        yield
+    except VisionError:
+        raise
+    except Exception as error:
+        fault = storage_fault(error)
+        if fault is None:
+            raise
+        raise unwritable(path, fault) from error
+
+
+def append(path: Path, text: str) -> None:
+    """The whole text, or nothing of it."""
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        end = file.tell()
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:
+            os.truncate(path, end)
+            raise
+
+
+def unwritable(path: Path, fault: OSError) -> StorageError:
+    """The line for a file that cannot be written; where there is no room it says how much there is."""
+    reason = (fault.strerror or str(fault)).lower()
+    if not is_full(fault):
+        return StorageError(f"{path} cannot be written: {reason}. Name a folder that can be: output_dir=PATH.")
+    folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+    return StorageError(
+        f"{path} cannot be written: {reason}, {_in_words(shutil.disk_usage(folder).free)} are free."
+        " Make room, or name a folder on another disk: output_dir=PATH."
+    )
+
+
+def storage_fault(error: BaseException) -> OSError | None:
+    """What the system said: torch and safetensors put words of their own around it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            return seen
+        if number := re.search(r"\(os error (\d+)\)", str(seen)):
+            return OSError(int(number[1]), os.strerror(int(number[1])))
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def is_full(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the system had no room."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
