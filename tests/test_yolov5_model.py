@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
+from test_torchvision_plugin import cache, put_in_hub, trained_looking  # noqa: F401
 
 from lav_yolov5.model import build, truth_of
 from lav_yolov5.network import STRIDES
@@ -314,6 +316,17 @@ def test_weights_of_the_timm_network_alone_fill_it(tmp_path):
     model = model_of(backbone=SMALL_TIMM)
     load_start_weights(model, str(tmp_path / "w.pt"))
     assert all(torch.equal(value, given[name]) for name, value in model.network.backbone.body.state_dict().items())
+
+
+def test_a_timm_network_starts_from_its_published_weights(cache):  # noqa: F811
+    torch.manual_seed(4)
+    state = trained_looking(timm.create_model(SMALL_TIMM))
+    put_in_hub(cache, "test_resnet.r160_in1k", state)
+    find_weights(pretrained=True, backbone=SMALL_TIMM, image_size=640)
+    body = model_of(backbone=SMALL_TIMM, pretrained=True).network.backbone.body.state_dict()
+    given = [name for name in body if name in state]
+    assert len(given) > 40
+    assert all(torch.equal(body[name], state[name]) for name in given)
 
 
 def test_an_unsuitable_backbone_is_refused_before_anything_is_read():

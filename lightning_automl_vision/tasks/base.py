@@ -121,7 +121,7 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         """
         window, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
         if self.model.summed_over_images:
-            return float(window * images)
+            return float(window * images * self.trainer.world_size)  # processes take the mean of their gradients
         short = batches % window
         return window / short if short and index >= batches - short else 1.0
 
