@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ class Key:
         """Why the value is not allowed, or None."""
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if item is not None and not self._allows(item):
-                return f"must be {self.range}"
+                return f"must be {self.range or 'finite'}"
         return None
 
     def _allows(self, value: Any) -> bool:
@@ -35,7 +36,7 @@ class Key:
         if isinstance(value, (bool, str)):
             return True
         return (
-            value == value
+            math.isfinite(value)
             and (self.minimum is None or value >= self.minimum)
             and (self.above is None or value > self.above)
             and (self.maximum is None or value <= self.maximum)

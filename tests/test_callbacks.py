@@ -147,6 +147,14 @@ def test_a_loss_that_turns_nan_is_caught_in_its_step(tmp_path):
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
 
 
+def test_a_loss_that_is_nan_before_the_first_step_is_no_matter_of_the_learning_rate(tmp_path):
+    model = classifier()
+    original = model.losses
+    model.losses = lambda batch: {"classification": original(batch)["classification"] * NAN}
+    with pytest.raises(TrainingError, match=r"loss is nan before the first step, .* model\.weights if any were given"):
+        train(tmp_path, model=model)
+
+
 def test_memory_that_is_too_small_is_one_line_with_the_way_out(tmp_path):
     model = classifier()
 

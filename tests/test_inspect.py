@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def labelled(task: str, folder: Path) -> Path:
 
 
 def composed(data: Path, output: Path, task: str = "image_object_detection", **keys: Any) -> Any:
-    job = {"name": "inspect", "output": str(output), "count": 6, **keys.pop("job", {})}
+    job = {"name": "inspect", "output": str(output), **keys.pop("job", {})}
+    if job.get("pictures"):
+        job = {"count": 6, **job}
     training = {"random_seed": 3, **keys.pop("training", {})}
     return api.settings(task=task, model=MODELS[task], data={"training": str(data)}, training=training, job=job, **keys)
 
@@ -122,13 +125,18 @@ def test_the_seed_decides_and_more_epochs_follow(tmp_path: Path) -> None:
         ({"trainer": {"max_steps": 3}}, r"trainer\.max_steps=3: lav inspect looks at data"),
         ({"output_dir": "x"}, r"Name it with output=FOLDER"),
         ({"augment": {"hsv": {"p": 1.0}}, "job": {"pictures": "annotations"}}, r"augment\.hsv\.p=.*not augmented"),
+        (
+            {"augment": {"hsv": {"p": 1.0}}, "job": {"pictures": None, "report": "tiling"}},
+            r"augment\.hsv\.p=.*report looks at is not augmented",
+        ),
+        ({"job": {"pictures": None, "report": "tiling", "count": 3}}, r"count=3: no pictures were asked for"),
     ],
 )
 def test_what_would_not_be_obeyed_is_refused(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
     job = {"pictures": "augmentations"} if keys else {}
     data = write_objects(tmp_path / "data")
     with pytest.raises(ConfigError, match=message):
-        verb.run(composed(data, tmp_path / "out", **{"job": job, **keys}))
+        verb.run(composed(data, tmp_path / "out", **{**keys, "job": {**job, **keys.get("job", {})}}))
     assert not (tmp_path / "out").exists()
 
 
@@ -137,6 +145,15 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match=r"is a file\. Name a folder"):
         verb.run(composed(data, tmp_path / "out", job={"pictures": "annotations"}))
+
+
+@pytest.mark.parametrize("place", ["train.jsonl/sheet", "/proc/sheet"])
+def test_a_place_that_cannot_be_written_to_is_refused(place: str, tmp_path: Path) -> None:
+    write_objects(tmp_path)
+    (tmp_path / "train.jsonl").touch()
+    settings = composed(tmp_path / "train.jsonl", tmp_path / place, job={"pictures": "annotations"})
+    with pytest.raises(ConfigError, match=r"output=.*sheet cannot be made: .*\. Name another folder\."):
+        verb.run(settings)
 
 
 def test_a_picture_that_cannot_be_read_ends_it_without_a_sheet(tmp_path: Path) -> None:
@@ -160,3 +177,71 @@ def test_a_panel_is_a_column_wide_and_marks_objects() -> None:
     assert (plain[: COLUMN // 2] == 90).all()
     tall = panel(pixels.transpose(1, 0, 2), Labels(labels=np.array([], np.int64)), ("nut",), ["a.jpg"])
     assert tall.shape == (COLUMN + 42, COLUMN, 3)
+
+
+@pytest.mark.parametrize("task", ["image_object_detection", "image_instance_segmentation"])
+def test_a_report_on_tiling_tells_the_keys_to_use(task: str, tmp_path: Path, capsys: Any) -> None:
+    """Objects of 24 to 43 pixels in pictures of 96: no tiling is needed when they are not made smaller."""
+    asked = composed(labelled(task, tmp_path / "data"), tmp_path / "out", task, job={"report": "tiling"})
+    verb.run(asked)
+    told = json.loads((tmp_path / "out" / "tiling.json").read_text())
+    assert (told["images"], told["candidates"][0]["name"]) == (16, "no tiling")
+    assert told["model"] == MODELS[task]["name"]
+    assert len(told["candidates"]) == 49
+    assert told["recommended"]["keys"] == "tiler=none"
+    assert pixels_of(tmp_path / "out" / "tiling.png").shape == (700, 1400, 3)
+    printed = capsys.readouterr().out
+    assert ">  no tiling" in printed
+    assert printed.endswith("the keys that will use it: tiler=none\n")
+    with pytest.raises(ConfigError, match=r"already holds tiling\.json"):
+        verb.run(asked)
+
+
+def test_small_objects_under_a_models_resizing_are_advised_to_be_tiled(tmp_path: Path, capsys: Any) -> None:
+    data = write_objects(tmp_path / "data", side=320)
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    small = {"topX": 0.4, "topY": 0.2, "bottomX": 0.45, "bottomY": 0.25, "label": "red"}
+    data.write_text("\n".join(json.dumps({**line, "label": [small]}) for line in lines))
+    for number, size in enumerate((160, 640)):
+        settings = composed(data, tmp_path / str(number), job={"report": "tiling"})
+        settings.model.image_size = size
+        verb.run(settings)
+    printed = capsys.readouterr().out
+    first, second = (json.loads((tmp_path / name / "tiling.json").read_text()) for name in ("0", "1"))
+    assert first["resizing"] == {"resize": "long_side", "img_size": 160}
+    assert first["candidates"][0]["sizes"]["0.50"] == 8.0
+    assert first["recommended"]["keys"].startswith("tiler=grid tiler.grid_size=")
+    assert f"the keys that will use it: {first['recommended']['keys']}" in printed
+    assert second["recommended"]["grid_size"] is None
+
+
+def test_a_report_obeys_the_letterbox_that_was_asked_for(tmp_path: Path) -> None:
+    data, letterbox = write_objects(tmp_path / "data"), {"resize": "letterbox", "letterbox_size": 64}
+    verb.run(composed(data, tmp_path / "out", augment=letterbox, job={"report": "tiling"}))
+    told = json.loads((tmp_path / "out" / "tiling.json").read_text())
+    assert told["resizing"] == {"resize": "letterbox", "valid_crop_size": 64, "fill": 114}
+
+
+def test_pictures_and_a_report_come_together_or_not_at_all(tmp_path: Path) -> None:
+    asked = composed(
+        write_objects(tmp_path / "data"), tmp_path / "out", job={"pictures": "annotations", "report": "tiling"}
+    )
+    verb.run(asked)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "annotations.jpg",
+        "tiling.json",
+        "tiling.png",
+    ]
+    for name in ("annotations.jpg", "tiling.json"):
+        (tmp_path / "out" / name).unlink()
+    with pytest.raises(ConfigError, match=r"already holds tiling\.png"):
+        verb.run(asked)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tiling.png"]
+
+
+@pytest.mark.parametrize("task", ["image_classification", "image_classification_multilabel"])
+def test_tiling_is_no_matter_of_classification(task: str, tmp_path: Path) -> None:
+    data = labelled(task, tmp_path / "data")
+    with pytest.raises(ConfigError, match=rf"report=tiling: .* {task} finds none"):
+        verb.run(composed(data, tmp_path / "out", task, job={"report": "tiling"}))
+    assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_model
 
+from lightning_automl_vision.errors import WeightsError
 from lightning_automl_vision.plugins import model_spec
 from lightning_automl_vision.training.start_weights import start_from
 
@@ -64,3 +65,22 @@ def test_heads_for_other_classes_start_anew_and_the_log_says_so(labels, donor, t
     assert missing == {"network.head.weight"}
     assert f"made for the classes {', '.join(labels)}, not for cat, dog" in caplog.text
     assert "these start anew: head.weight, head.bias" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "it is empty"), (b"PK\x03\x04 cut", "it is damaged or cut short")]
+)
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_a_file_that_is_not_whole_is_told_with_the_way_out(name, content, reason, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"model\.weights=.*{name}: {reason}.*Copy it again\."):
+        start_from(build(2), str(tmp_path / name), CLASSES, build)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    state = build(2).state_dict()
+    name = next(key for key, value in state.items() if value.ndim > 1)
+    state[name][0] = float("nan")
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"has numbers that are not finite\. Take another file"):
+        start_from(build(2), str(tmp_path / "w.pt"), CLASSES, build)

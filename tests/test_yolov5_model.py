@@ -16,7 +16,7 @@ from lav_yolov5.sizes import SIZES
 from lav_yolov5.weights import find_weights
 from lightning_automl_vision.data.headers import ImageHeader
 from lightning_automl_vision.data.labelled import LabelledImages
-from lightning_automl_vision.errors import ConfigError, WeightsError
+from lightning_automl_vision.errors import ConfigError, DataError, WeightsError
 from lightning_automl_vision.models import Batch, BoxTargets
 from lightning_automl_vision.samples import Boxes, Sample
 from lightning_automl_vision.training.start_weights import load_start_weights
@@ -385,6 +385,19 @@ def test_anchors_are_kept_where_they_suit_and_fitted_where_not(tmp_path, caplog)
     again = model_of()
     again.prepare(tiny, tmp_path)
     assert torch.equal(again.network.head.anchors, model.network.head.anchors)
+
+
+def test_objects_that_no_anchor_can_reach_are_refused(tmp_path):
+    model = model_of(image_size=640)
+    with pytest.raises(DataError, match=r"Anchors reach 0\.0 % of the 2 objects, .* Raise model\.image_size or"):
+        model.prepare(labelled([[(0.2, 0.2), (0.3, 0.2)]]), tmp_path)
+
+
+def test_few_objects_of_extreme_shapes_are_anchors_themselves(tmp_path):
+    model = model_of(image_size=640)
+    model.prepare(labelled([[(600, 4), (5, 450)]]), tmp_path)
+    sizes = (model.network.head.anchors * torch.tensor(STRIDES).view(3, 1, 1)).view(-1, 2)
+    assert all(min(side) < 8 < 300 < max(side) for side in sizes.tolist())
 
 
 def test_without_any_object_the_anchors_stay(tmp_path):

@@ -1,7 +1,8 @@
-"""``lav inspect``: labelled images to look at, as they are or as a model in training is given them."""
+"""``lav inspect``: labelled images to look at, as they are or as a model in training is given them; and reports."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,17 +17,22 @@ from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.prepared import Transform
+    from lightning_automl_vision.data.resizing import Resizing
     from lightning_automl_vision.samples import Labels, Pixels
+    from lightning_automl_vision.tile_advice import Advice, Layout
 
 AUGMENTATIONS, ANNOTATIONS = "augmentations", "annotations"
+TILING = "tiling"
 _UNUSED = ("trainer", "limits", "logger", "tiler", "checkpoint", "runs")
+# What a report on tiling makes of the augmentation: how pictures are resized.
+_OF_RESIZING = ("augment", "augment.resize", "augment.letterbox_size")
 _MOSAIC = 4
 _LONGEST_LIST = 3
 
 
 @dataclass
 class Config(JobConfig):
-    """Look at labelled images, those of ``data.training``: as they are, or as a model in training gets them."""
+    """Look at labelled images, those of ``data.training``: as they are, as a model in training gets them, or tiled."""
 
     pictures: str | None = key(
         None,
@@ -35,6 +41,12 @@ class Config(JobConfig):
         choices=(AUGMENTATIONS, ANNOTATIONS),
     )
     count: int = key(16, "How many pictures.", minimum=1, maximum=400)
+    report: str | None = key(
+        None,
+        "The report to write: `tiling` tells from the labels what each grid and overlap would do for this model, and"
+        " recommends one, as a table, tiling.json and tiling.png.",
+        choices=(TILING,),
+    )
     output: str = key("???", "The folder to write; a sheet is named after its pictures, such as annotations.jpg.")
 
 
@@ -51,14 +63,18 @@ def run(settings: Settings) -> None:
     job = settings.job
     if not isinstance(job, Config):
         raise ConfigError(f"job={job.name} is not inspect.")
-    write_sheet(settings, job)
+    _check(settings, job)
+    if job.pictures is not None:
+        write_sheet(settings, job)
+    if job.report is not None:
+        write_tiling_report(settings, job)
 
 
 def write_sheet(settings: Settings, job: Config) -> Path:
-    """Check, read, draw, write; says in one line what was written and what it needs to be repeated."""
-    file = _checked(settings, job)
+    """Read, draw, write; says in one line what was written and what it needs to be repeated."""
     from lightning_automl_vision.jobs.train import seeded
 
+    file = Path(job.output) / f"{job.pictures}.jpg"
     settings = seeded(settings)
     classes, pictures = (_augmented if job.pictures == AUGMENTATIONS else _annotated)(settings)
     number = _written(file, pictures, classes, job.count)
@@ -68,30 +84,99 @@ def write_sheet(settings: Settings, job: Config) -> Path:
     return file
 
 
-def _checked(settings: Settings, job: Config) -> Path:
-    """Where the sheet goes; refuses what would be overwritten, and what would not be obeyed."""
+def write_tiling_report(settings: Settings, job: Config) -> Path:
+    """Measure, print, write and draw what tiling would do; says which keys will use what is recommended."""
+    from lightning_automl_vision.data.labelled import read_labelled
+    from lightning_automl_vision.drawing.files import write_picture
+    from lightning_automl_vision.drawing.tile_chart import chart_of
+    from lightning_automl_vision.tile_advice import NO_TILING, Survey, advice_table, advise, layout_of
+
+    images = read_labelled(str(settings.data.training), settings.task.name, settings.data)
+    layout, resizing = layout_of(images), _resizing(settings, len(images.classes))
+    survey = Survey(layout, resizing)
+    advice = advise(survey)
+    chosen, reason = advice.recommended, f"{advice.reason[:1].upper()}{advice.reason[1:]}."
+    told = f"{len(layout)} objects in {len(images)} images of {settings.data.training}, for {settings.model.name}"
+    picture = chart_of(
+        advice,
+        survey.sizes(NO_TILING, 0.0),
+        survey.sizes(chosen.grid, chosen.overlap_ratio),
+        heading=f"Recommended: {chosen.words}",
+        lines=[reason, f"{told}."],
+    )
+    file, chart = (Path(job.output) / f"{TILING}.{suffix}" for suffix in ("json", "png"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(_told(settings, layout, resizing, advice), indent=2) + "\n", encoding="utf-8")
+    write_picture(chart, picture)
+    print(advice_table(advice))
+    print(f"\n{told}. Recommended: {chosen.words}. {reason}")
+    print(f"{file} and {chart.name} tell of all {len(advice.candidates)} candidates.")
+    print(f"Tiles are not trained on yet; the keys that will use it: {chosen.keys}")
+    return file
+
+
+def _told(settings: Settings, layout: Layout, resizing: Resizing, advice: Advice) -> dict[str, Any]:
+    from lightning_automl_vision.tile_advice import DEFINITIONS
+
+    return {
+        "data": settings.data.training,
+        "task": settings.task.name,
+        "model": settings.model.name,
+        "resizing": resizing.as_settings(),
+        "images": len(layout.sizes),
+        "objects": len(layout),
+        "recommended": {**advice.recommended.as_dict(), "reason": advice.reason, "keys": advice.recommended.keys},
+        "pareto": [effect.name for effect in advice.pareto],
+        "candidates": [effect.as_dict() for effect in advice.candidates],
+        "definitions": DEFINITIONS,
+    }
+
+
+def _check(settings: Settings, job: Config) -> None:
+    """Refuses what would be overwritten, and what would not be obeyed."""
     from lightning_automl_vision.jobs.train import check
 
-    if job.pictures is None:
-        raise ConfigError(f"lav inspect was asked for nothing. Say what to write: pictures={AUGMENTATIONS}.")
+    if job.pictures is None and job.report is None:
+        raise ConfigError(
+            f"lav inspect was asked for nothing. Say what to write: pictures={AUGMENTATIONS} or report={TILING}."
+        )
     for name, value in given(settings.overrides):
-        group = name.partition(".")[0]
-        if name == "output_dir":
-            raise ConfigError(f"output_dir={value}: lav inspect writes to another place. Name it with output=FOLDER.")
-        if group in _UNUSED:
-            raise ConfigError(f"{name}={value}: lav inspect looks at data and has no use for it. Leave it out.")
-        if group == "augment" and job.pictures == ANNOTATIONS:
-            raise ConfigError(
-                f"{name}={value}: annotations are not augmented. Leave it out, or ask for pictures={AUGMENTATIONS}."
-            )
+        _check_use(name, value, job)
+    if job.report == TILING and not isinstance(settings.augment, ObjectAugmentConfig):
+        raise ConfigError(
+            f"report={TILING}: tiling is for finding small objects, and {settings.task.name} finds none."
+            " Choose task=image_object_detection or image_instance_segmentation, or leave the report out."
+        )
     check(settings)
+    _check_output(job)
+
+
+def _check_use(name: str, value: str, job: Config) -> None:
+    group = name.partition(".")[0]
+    if name == "output_dir":
+        raise ConfigError(f"output_dir={value}: lav inspect writes to another place. Name it with output=FOLDER.")
+    if group in _UNUSED:
+        raise ConfigError(f"{name}={value}: lav inspect looks at data and has no use for it. Leave it out.")
+    if name == "job.count" and job.pictures is None:
+        raise ConfigError(f"count={value}: no pictures were asked for. Leave it out, or add pictures={AUGMENTATIONS}.")
+    if group == "augment" and job.pictures != AUGMENTATIONS and not (job.report and name in _OF_RESIZING):
+        what = "annotations are" if job.pictures == ANNOTATIONS else "what a report looks at is"
+        raise ConfigError(f"{name}={value}: {what} not augmented. Leave it out, or ask for pictures={AUGMENTATIONS}.")
+
+
+def _check_output(job: Config) -> None:
     folder = Path(job.output)
-    file = folder / f"{job.pictures}.jpg"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output={job.output} is a file. Name a folder.")
-    if file.exists():
-        raise ConfigError(f"output={job.output} already holds {file.name}. Name another folder, or delete that file.")
-    return file
+    files = [f"{job.pictures}.jpg"] if job.pictures else []
+    files += [f"{job.report}.json", f"{job.report}.png"] if job.report else []
+    for file in files:
+        if (folder / file).exists():
+            raise ConfigError(f"output={job.output} already holds {file}. Name another folder, or delete that file.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output={job.output} cannot be made: {error.strerror}. Name another folder.") from None
 
 
 def _written(file: Path, pictures: Iterator[Shown], classes: Sequence[str], count: int) -> int:
@@ -144,16 +229,22 @@ def _transform(settings: Settings) -> Transform:
 
 
 def _sized(settings: Settings, transform: Transform, num_classes: int) -> Transform:
-    """For the size that only the built network knows; its weights do not matter."""
+    from lightning_automl_vision.training.preparation import sized
+
+    return sized(transform, _resizing(settings, num_classes))
+
+
+def _resizing(settings: Settings, num_classes: int) -> Resizing:
+    """What only the built network knows; its weights do not matter."""
     from lightning_automl_vision.plugins import model_spec
-    from lightning_automl_vision.training.preparation import resizing_for, sized
+    from lightning_automl_vision.training.preparation import resizing_for
 
     LOG.info("Building %s to learn how it wants its pictures", settings.model.name)
     parameters = {"image_size": settings.training.validation_crop_size, **settings.model_parameters}
     if "pretrained" in parameters:
         parameters["pretrained"] = False
     model = model_spec(settings.model.name).build(task=settings.task.name, num_classes=num_classes, **parameters)
-    return sized(transform, resizing_for(model, settings.augment, settings.training))
+    return resizing_for(model, settings.augment, settings.training)
 
 
 def _drawn(settings: Settings, data: Any, transform: Transform) -> Iterator[Shown]:

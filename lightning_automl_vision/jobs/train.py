@@ -28,6 +28,7 @@ from lightning_automl_vision.specs import TASKS, ModelSpec, TaskSpec
 from lightning_automl_vision.storage import is_full, unwritable
 from lightning_automl_vision.tables import table
 from lightning_automl_vision.task_settings import ObjectTaskConfig
+from lightning_automl_vision.unread_keys import unread_keys
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.labelled import DataSplits
@@ -86,6 +87,8 @@ def _trained(settings: Settings, spec: ModelSpec, transform: Transform, folder: 
     from lightning_automl_vision.data.labelled import load_data
     from lightning_automl_vision.training.session import TrainingSession
 
+    for line in unread_keys(settings):
+        LOG.warning(line)
     seed = int(settings.training.random_seed or 0)
     LOG.info("Reading the labelled images of %s", settings.data.training)
     data = load_data(settings.data, settings.task.name, seed=seed)

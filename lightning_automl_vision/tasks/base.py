@@ -145,6 +145,11 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         faulty = next((name for name, loss in losses.items() if not math.isfinite(loss)), None)
         if faulty is None:
             return
+        if self.global_step == 0:
+            raise TrainingError(
+                f"The {faulty} loss is {losses[faulty]} before the first step, so that nothing learnt is at fault."
+                " Look at the keys of model that were changed, and at model.weights if any were given."
+            )
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise TrainingError(
             f"The {faulty} loss is {losses[faulty]} in epoch {self.current_epoch + 1}, by step {self.global_step + 1},"

@@ -102,13 +102,14 @@ class Evaluations(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({name: value for name, value in line.items() if value == value}, trainer.global_step)
             logger.save()
+        value = metrics.get(task.primary_metric, NAN)
         LOG.info(
-            "epoch %d of %s: %s %.4f%s, loss %.4f, %s, %s left",
+            "epoch %d of %s: %s %s%s, loss %.4f, %s, %s left",
             self.epochs,
             trainer.max_epochs,
             task.primary_metric,
-            metrics.get(task.primary_metric, NAN),
-            " (best)" if best else "",
+            "undefined" if value != value else f"{value:.4f}",
+            " (best)" if best and value == value else "",
             losses.get("loss", NAN),
             span(line["seconds"]),
             span(line["seconds"] / self.epochs * ((trainer.max_epochs or 0) - self.epochs)),

@@ -58,6 +58,9 @@ def load_start_weights(model: VisionModel[Any, Any], file: str, *, without: Coll
             " Choose the model that the file was made for."
         )
     backbone.load_state_dict(fitting, strict=False)
+    faulty = next((name for name, value in fitting.items() if not value.isfinite().all()), None)
+    if faulty is not None:
+        raise WeightsError(f"model.weights={file}: {faulty} has numbers that are not finite. Take another file.")
     report(file, loaded=len(fitting), new=[name for name in own if own[name] not in fitting])
 
 
@@ -114,7 +117,11 @@ def read_tensors(file: Path) -> Mapping[str, Tensor]:
             " Save the state dict where the model was made: torch.save(model.state_dict(), FILE)."
         ) from None
     except Exception as error:  # safetensors, zip and torch each have their own
-        raise WeightsError(f"model.weights={file}: it cannot be read: {' '.join(str(error).split())[:200]}") from None
+        reason = "it is empty" if not file.stat().st_size else "it is damaged or cut short"
+        detail = " ".join(str(error).split())[:120]
+        raise WeightsError(
+            f"model.weights={file}: {reason}{f' ({detail})' if detail else ''}. Copy it again."
+        ) from None
     for nest in ("state_dict", "model_state_dict", "model"):
         if isinstance(values, dict) and isinstance(values.get(nest), dict):
             values = values[nest]

@@ -10,7 +10,7 @@ from lightning_automl_vision.settings import PretrainedModelConfig
 
 @dataclass
 class DetectorConfig(PretrainedModelConfig):
-    min_size: int = key(600, "The pixels that the short side of a picture is resized to.", minimum=1)
+    min_size: int = key(600, "The pixels that the short side of a picture is resized to.", minimum=1, maximum=1 << 16)
     max_size: int = key(
         1333, "The pixels that the long side may have at most; the short side then has less.", minimum=1
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lav_yolov5.settings import YoloV5Config
+from lav_yolov5.sizes import GROUPS
 from lightning_automl_vision.hookspecs import hookimpl
 from lightning_automl_vision.specs import ModelSpec
 
@@ -34,6 +35,7 @@ def lav_models() -> list[ModelSpec]:
             builder="lav_yolov5.model:build",
             find_weights="lav_yolov5.weights:find_weights",
             config=YoloV5Config,
+            freezable=GROUPS,
             defaults={TASK: DEFAULTS},
             licence="Apache-2.0",
             weights="none; timm's for a backbone",

@@ -78,13 +78,17 @@ def fitted_anchors(
 def _start(
     sizes: FloatArray, count: int, image_size: int, threshold: float, generator: np.random.Generator
 ) -> FloatArray:
-    """The fittest of several sets of clusters' means; numbers at random where there are too few sizes for any.
+    """The fittest of several sets of clusters' means; the sizes themselves, in turn, where they are too few for that.
 
-    Sizes are compared in units of their spread, so that neither axis outweighs the other.
+    Sizes are compared in units of their spread, so that neither axis outweighs the other. Without any size the numbers
+    are random.
     """
     spread = sizes.std(axis=0) if len(sizes) else np.zeros(2)
-    if len(np.unique(sizes, axis=0)) < count or not spread.all():
+    different = np.unique(sizes, axis=0)
+    if not len(different):
         return np.maximum(np.sort(generator.random(count * 2)).reshape(count, 2) * image_size, _SMALLEST)
+    if len(different) < count or not spread.all():
+        return np.maximum(different[np.arange(count) % len(different)], _SMALLEST)
     points = (sizes / spread).astype(np.float32)
     first = (points[generator.choice(len(points), count, replace=False)] for _ in range(_RESTARTS))
     return max(

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from lav_torchvision.backbones import timm_groups
 from lav_torchvision.weights import renamed
-from lav_yolov5.backbones import TimmFeatures, timm_features
+from lav_yolov5.backbones import timm_features
 from lav_yolov5.folding import fold_norms
 from lav_yolov5.loss import LossOptions, YoloLoss, scaled
-from lav_yolov5.network import LAYERS_OF_BODY, STRIDES, Network
+from lav_yolov5.network import STRIDES, Network
 from lav_yolov5.pictures import Rectangle, Sizes, alike, corner, framed, rectangle_around, rescaled
 from lav_yolov5.settings import YoloV5Config
-from lav_yolov5.sizes import SIZES
+from lav_yolov5.sizes import GROUPS, SIZES
 from lav_yolov5.suppression import Found, suppressed
 from lav_yolov5.weights import check_image_size
 from lightning_automl_vision.data.labelled import LabelledImages
@@ -115,13 +115,8 @@ def build(*, task: str, num_classes: int, image_size: int, **parameters: Any) ->
     check_image_size(options.image_size)
     features = timm_features(options.backbone, pretrained=options.pretrained) if options.backbone else None
     network = Network(SIZES[options.model_size], num_classes, backbone=features)
-    return YoloV5(network, options, classes=num_classes, freezable=layer_groups(features))
-
-
-def layer_groups(features: TimmFeatures | None) -> tuple[tuple[str, ...], ...]:
-    if features is not None:
-        return timm_groups(features.body)
-    return tuple((f"network.model.{layer}.",) for layer in range(LAYERS_OF_BODY))
+    groups = GROUPS if features is None else timm_groups(features.body)
+    return YoloV5(network, options, classes=num_classes, freezable=groups)
 
 
 def loss_options(options: YoloV5Config, *, classes: int) -> LossOptions:

@@ -12,16 +12,20 @@ from lav_yolov5.anchors import AnchorChoice, choose_anchors, draw_anchors
 from lav_yolov5.layers import Head
 from lav_yolov5.settings import YoloV5Config
 from lightning_automl_vision.data.labelled import LabelledImages
+from lightning_automl_vision.errors import DataError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.samples import FloatArray
 
 PICTURE = "anchors.png"
+# Fewer objects in reach than this is worth a warning.
+_ENOUGH = 0.5
 
 
 def fit_anchors(head: Head, images: LabelledImages[Any], folder: Path, options: YoloV5Config) -> None:
     """Adopt better anchors where there are some; what was found is logged, and drawn into the folder."""
     sizes = object_sizes(images, options.image_size)
     if not len(sizes):
+        LOG.warning("%s: there is no object to learn, only background.", images.source)
         return
     strides = torch.tensor(head.strides, device=head.anchors.device).view(-1, 1, 1)
     current = (head.anchors * strides).double().cpu().numpy().reshape(-1, 2)
@@ -35,6 +39,7 @@ def fit_anchors(head: Head, images: LabelledImages[Any], folder: Path, options: 
     if choice.adopted:
         with torch.no_grad():
             head.anchors.copy_(torch.from_numpy(choice.anchors).view(head.anchors.shape) / strides.cpu())
+    _check_reach(choice, sizes, options)
     LOG.info(
         "Anchors: %.1f %% of %d objects are in reach%s.",
         100 * choice.before.recall,
@@ -42,6 +47,22 @@ def fit_anchors(head: Head, images: LabelledImages[Any], folder: Path, options: 
         _outcome(choice),
     )
     draw_anchors(choice, sizes, current, folder / PICTURE)
+
+
+def _check_reach(choice: AnchorChoice, sizes: FloatArray, options: YoloV5Config) -> None:
+    """An object that no anchor reaches is background to the losses; what cannot be learnt at all is refused."""
+    reached = choice.after.recall if choice.adopted else choice.before.recall
+    if reached > _ENOUGH:
+        return
+    width, height = np.median(sizes, axis=0)
+    complaint = (
+        f"Anchors reach {100 * reached:.1f} % of the {len(sizes)} objects, whose median is {width:.1f} x {height:.1f}"
+        f" pixels at model.image_size={options.image_size}; what they do not reach is not learnt. Raise"
+        f" model.image_size or model.anchor_threshold={options.anchor_threshold:g}."
+    )
+    if not reached:
+        raise DataError(complaint)
+    LOG.warning(complaint)
 
 
 def object_sizes(images: LabelledImages[Any], image_size: int) -> FloatArray:

@@ -19,6 +19,7 @@ class YoloV5Config(PretrainedModelConfig):
         640,
         "The pixels that the long side of a picture is resized to, a multiple of 32.",
         minimum=32,
+        maximum=1 << 16,
         old=("img_size",),
     )
     multi_scale: bool = key(False, "Train each batch at a size of its own, from half of `image_size` to half more.")

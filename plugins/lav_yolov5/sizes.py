@@ -33,3 +33,7 @@ SIZES: Mapping[str, Size] = {
     "extra_large": EXTRA_LARGE,
     "xlarge": EXTRA_LARGE,
 }
+
+LAYERS_OF_BODY = 10
+GROUPS = tuple((f"network.model.{layer}.",) for layer in range(LAYERS_OF_BODY))
+"""What can be frozen of the model's own body, by the names of its parameters."""
