@@ -371,15 +371,15 @@ def test_an_interruption_keeps_the_best_so_far(number, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_way_out(tmp_path):
-    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, by step 1.*Lower training.learning_rate=1"):
-        train(tmp_path, config(learning_rate=1.0, optimizer="sgd", weight_decay=1.0), model=exploding())
+    class Exploding(MulticlassTask):
+        def optimizer_step(self, *arguments, **options):
+            super().optimizer_step(*arguments, **options)
+            with torch.no_grad():
+                self.model.network[4].weight.fill_(float("inf"))
 
-
-def exploding():
-    model = classifier()
-    with torch.no_grad():
-        model.network[4].weight.fill_(float("inf"))
-    return model
+    training = config(learning_rate=1.0, optimizer="sgd", weight_decay=1.0)
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, by step 2, .*Lower training.learning_rate=1"):
+        train(tmp_path, training, task=Exploding(classifier(), training, CLASSES))
 
 
 def test_a_single_picture_left_for_batch_norms_is_explained(tmp_path):
