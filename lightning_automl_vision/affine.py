@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from lightning_automl_vision.geometry import Window, bounds, clipped, visible_shares
+from lightning_automl_vision.geometry import Window, bounds, clipped, still_seen, visible_shares
 from lightning_automl_vision.samples import BoolArray, Boxes, FloatArray, Masks
 from lightning_automl_vision.settings import AffineConfig
 
@@ -22,8 +22,6 @@ _LEAST_SIDE = 2.0  # pixels
 _LEAST_SHARE = 0.1
 _LEAST_SHARE_OF_POLYGONS = 0.01
 _MOST_ASPECT = 100.0
-# Of an object that is there at all, at least this share is to be seen.
-_THERE = 1e-4
 _TINY = 1e-16
 
 
@@ -100,7 +98,7 @@ def moved(target: B, matrix: FloatArray) -> B:
 def changed(target: B, matrix: FloatArray, scale: float, picture: Window) -> B:
     """What of the objects is left in the picture, without those of which too little is."""
     after = moved(target, matrix)
-    there = visible_shares(after, picture) >= _THERE
+    there = still_seen(visible_shares(after, picture))
     after = clipped(after.chosen(there), picture)
     share = _LEAST_SHARE_OF_POLYGONS if isinstance(target, Masks) else _LEAST_SHARE
     return after.chosen(kept(target.boxes[there] * scale, after.boxes, share))
@@ -108,7 +106,7 @@ def changed(target: B, matrix: FloatArray, scale: float, picture: Window) -> B:
 
 def seen(target: B, window: Window) -> B:
     """What of the objects is in the window, without those of which nothing is."""
-    return clipped(target.chosen(visible_shares(target, window) >= _THERE), window)
+    return clipped(target.chosen(still_seen(visible_shares(target, window))), window)
 
 
 def kept(before: FloatArray, after: FloatArray, least_share: float = _LEAST_SHARE) -> BoolArray:

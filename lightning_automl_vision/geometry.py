@@ -19,6 +19,9 @@ _ROWS = 64
 # A part of an object that keeps less than this share of its area is a trace of cutting, not a part.
 _TRACE = 1e-6
 _NUDGE = 1e-6  # pixels
+# Of an object that is there at all, at least this share is to be seen, whatever is asked for.
+_LEAST_SEEN = 1e-4
+_ROUNDING = 1e-9
 
 
 class Window(NamedTuple):
@@ -106,6 +109,11 @@ def visible_shares(target: Boxes, window: Window) -> FloatArray:
         for index in np.flatnonzero(_cut(target, window) & (shares > 0)):
             shares[index] = _visible_share(target.polygons[index], target.boxes[index], window, float(shares[index]))
     return shares
+
+
+def still_seen(shares: FloatArray, minimum: float = 0.0) -> BoolArray:
+    """Whether at least the minimum of an object is in a window, and never nothing of it."""
+    return np.asarray(shares >= max(minimum - _ROUNDING, _LEAST_SEEN))
 
 
 def clipped(target: B, window: Window) -> B:

@@ -32,6 +32,7 @@ from lightning_automl_vision.geometry import (
     disjoint,
     flipped_horizontally,
     flipped_vertically,
+    still_seen,
     visible_shares,
 )
 from lightning_automl_vision.hsv import Gains, drawn_gains, with_gains
@@ -50,9 +51,6 @@ from lightning_automl_vision.pasting import blended, pasted
 from lightning_automl_vision.samples import BoolArray, Boxes, FloatArray, Labels, Masks, Pixels, Place
 from lightning_automl_vision.settings import ObjectAugmentConfig
 
-# Of an object that is there at all, at least this share is to be seen, whatever is asked for.
-_LEAST = 1e-4
-_ROUNDING = 1e-9
 _MOSAIC = 4
 # What tells the draw of partners from that of everything else.
 _COMPANY = 1
@@ -237,7 +235,7 @@ class ObjectTransform:
         )
 
     def _seen(self, shares: FloatArray) -> BoolArray:
-        return np.asarray(shares >= max(self.augment.minimum_visibility - _ROUNDING, _LEAST))
+        return still_seen(shares, self.augment.minimum_visibility)
 
 
 def build_object_transform(

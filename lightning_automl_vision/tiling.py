@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.geometry import B, Window, clipped, shifted, visible_shares
+from lightning_automl_vision.geometry import B, Window, clipped, shifted, still_seen, visible_shares
 
 Grid = tuple[int, int]
 """How many tiles across, and how many down."""
@@ -28,8 +28,7 @@ MOST_TILES = 100
 _PAIR = re.compile(r"(\d+)\s*[xX\u00d7,]\s*(\d+)")
 _BRACKETS = {"(": ")", "[": "]"}
 _WAY_OUT = f"Write tiles across x tiles down, such as 3x2, each from 1 to {MOST_TILES}; none is no tiling"
-_ROUNDING, _LEAST = 1e-9, 1e-4
-"""Of a length or a share; the least share of an object that counts as visible."""
+_ROUNDING = 1e-9
 
 
 def parse_grid(value: Any) -> Grid | None:
@@ -215,6 +214,5 @@ def tiled_target(target: B, window: Window, minimum_visibility: float = MINIMUM_
 
     An object, or a crowd, stays when at least ``minimum_visibility`` of its area is in the window.
     """
-    shares = visible_shares(target, window)
-    kept = target.chosen(shares >= max(minimum_visibility - _ROUNDING, _LEAST))
+    kept = target.chosen(still_seen(visible_shares(target, window), minimum_visibility))
     return shifted(clipped(kept, window), -window.left, -window.top)

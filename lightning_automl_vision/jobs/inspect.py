@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ from lightning_automl_vision.composed import Settings, given
 from lightning_automl_vision.errors import ConfigError, VisionError
 from lightning_automl_vision.keys import key
 from lightning_automl_vision.log import LOG
+from lightning_automl_vision.run import write_json
 from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def write_tiling_report(settings: Settings, job: Config) -> Path:
         lines=[reason, f"{told}."],
     )
     file, chart = (Path(job.output) / f"{TILING}.{suffix}" for suffix in ("json", "png"))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(_told(settings, layout, resizing, advice), indent=2) + "\n", encoding="utf-8")
+    write_json(file, _told(settings, layout, resizing, advice))
     write_picture(chart, picture)
     print(advice_table(advice))
     print(f"\n{told}. Recommended: {chosen.words}. {reason}")
