@@ -4,17 +4,12 @@ Every object is found about twice, moved by some pixels, in an image of as many 
 objects hardly meet, crowded, where they overlap each other, and piled, where each is found twenty times. Boxes have ten
 classes; ``--classes 1`` puts them all into one. Cases alternate within a run; torchvision gets its boxes as tensors.
 
-With the package ``sahi`` installed its functions on rows of numbers run beside, where it has them by these names; what
-wraps rows into its objects is not counted. Definitions differ in ties, at the threshold itself and in how far a box
-grows, so the counts of results are printed for all.
+``benchmarks/tiling.py`` compares with public slicing libraries.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sized
@@ -47,8 +42,6 @@ def main() -> None:
     if arguments.stream:
         stream()
         return
-    if not importlib.util.find_spec("sahi"):
-        print("sahi is not installed: left out")
     for count, layouts in LAYOUTS.items():
         for name, layout in layouts.items():
             answer = detections(count, *layout, classes=arguments.classes)
@@ -84,37 +77,7 @@ def cases(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, *, many: bo
     same = {source[0] for source in nms(*answer, threshold=THRESHOLD).sources}
     if same != set(batched_nms(*exact, THRESHOLD).tolist()):
         raise SystemExit("nms and torchvision do not keep the same boxes")
-    return ours | sahi_cases(boxes, scores, labels)
-
-
-def sahi_cases(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> dict[str, Case]:
-    """Its functions on rows of corners, score and class, by class; none where it is not installed."""
-    if not importlib.util.find_spec("sahi"):
-        return {}
-    from sahi.postprocess import combine
-
-    rows, found = np.column_stack([boxes, scores, labels]), {}
-    for name, function in {"NMS": "batched_nms", "GREEDYNMM": "batched_greedy_nmm", "NMM": "batched_nmm"}.items():
-        for metric in ("IOU", "IOS"):
-            case = sahi_case(getattr(combine, function, None), rows, metric)
-            if case is None:
-                print(f"this sahi has no {function} that takes such rows: left out")
-            else:
-                found[f"sahi {name}, {metric.lower()}"] = case
-    return found
-
-
-def sahi_case(function: Callable[..., Sized] | None, rows: np.ndarray, metric: str) -> Case | None:
-    """Releases differ in whether rows are a tensor or an array."""
-    settings: Any = {"match_metric": metric, "match_threshold": THRESHOLD}
-    if function is None:
-        return None
-    for given in (torch.from_numpy(rows), rows):
-        with contextlib.suppress(AttributeError, TypeError):
-            case = functools.partial(function, given, **settings)
-            case()
-            return case
-    return None
+    return ours
 
 
 def compare(title: str, timed: Mapping[str, Case], rounds: int) -> None:

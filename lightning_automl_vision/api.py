@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lightning_automl_vision.arguments import GROUPS, ROOT
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.config import CONFIG_DIR, register
-from lightning_automl_vision.config_errors import explain, unknown_key
+from lightning_automl_vision.config_errors import explain, known_keys, unknown_key
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.log import on_console
 from lightning_automl_vision.result import Result
@@ -63,7 +63,7 @@ def _overrides(keys: Mapping[str, Any]) -> Iterator[str]:
 
 def _below(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and f"{prefix}.{key}" not in dict(known_keys()):
             yield from _below(f"{prefix}.{key}", value)
         else:
             yield f"{prefix}.{key}={_quoted(value)}"
@@ -75,6 +75,8 @@ def _quoted(value: Any) -> str:
         # Hydra halves the backslashes before a quote, and only those.
         text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), fspath(value))
         return f"'{text}'"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}: {_quoted(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(_quoted(item) for item in value) + "]"
     return json.dumps(value)

@@ -19,11 +19,11 @@ from lightning_automl_vision.settings import (
     LimitsConfig,
     ModelConfig,
     ObjectAugmentConfig,
-    TilerConfig,
     TrainerConfig,
     TrainingConfig,
 )
 from lightning_automl_vision.task_settings import TaskConfig
+from lightning_automl_vision.tiler_settings import TilerConfig
 
 # Groups whose nodes belong to others: a search to its sweeper.
 UNTYPED = ("search",)

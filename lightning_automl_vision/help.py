@@ -35,7 +35,7 @@ More help
 """
 
 # Groups whose choices have keys of their own.
-_APART = ("augment", "task")
+_APART = ("augment", "task", "tiler")
 
 KEYS_INTRODUCTION = """\
 # Keys

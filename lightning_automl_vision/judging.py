@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning_automl_vision.data.labelled import LabelledImages
+from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.masks import Mask, masks_of, polygon_mask
+from lightning_automl_vision.merging import one_answer
 from lightning_automl_vision.metrics.average_precision import TWELVE, CocoMetrics, VocMetrics, coco, voc
 from lightning_automl_vision.metrics.object_curves import confusion_matrix, image_counts, object_curves
 from lightning_automl_vision.metrics.objects import FoundObjects, TrueObjects
 from lightning_automl_vision.samples import Boxes, Masks, Place, ScoredBoxes, ScoredMasks
+from lightning_automl_vision.tiling_plan import Tiling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,46 +33,69 @@ class Answer:
         return Answer(objects=self.objects.chosen(keep), masks=masks)
 
 
+Found = dict[int, Answer]
+# What is found through tiles, and what the whole image alone shows, is told beside what both say together.
+TILES, WHOLE = "tiles", "whole_images"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """A labelled set, its truth in pixels, and by image what was found so far; an image seen twice counts once.
 
-    Of the images in ``showing`` what was found is also kept as it is, to be drawn.
+    Of the images in ``showing`` what was found is also kept as it is, to be drawn. An image that is looked at through
+    windows is judged by what they say together, which is known when all have come; ``apart`` is what tiles alone, and
+    the whole image alone, say.
     """
 
     images: LabelledImages[Boxes]
     truth: Sequence[Boxes]
     masks: Sequence[Sequence[Mask]] | None
     showing: frozenset[int] = frozenset()
-    found: dict[int, Answer] = field(default_factory=dict)
+    tiling: Tiling = field(default_factory=Tiling)
+    found: Found = field(default_factory=dict)
     shown: dict[int, ScoredBoxes] = field(default_factory=dict)
+    apart: dict[str, Found] = field(default_factory=dict)
+    waiting: dict[int, dict[Window, ScoredBoxes]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, images: LabelledImages[Any], *, with_masks: bool) -> Judged:
+    def of(cls, images: LabelledImages[Any], *, with_masks: bool, tiling: Tiling | None = None) -> Judged:
         sizes = [(header.width, header.height) for header in images.headers]
         truth = [
             sample.target.placed(Place(0, 0, width, height))
             for sample, (width, height) in zip(images.samples, sizes, strict=True)
         ]
         masks = None if not with_masks else [_masks(target, *size) for target, size in zip(truth, sizes, strict=True)]
-        return cls(images=images, truth=truth, masks=masks)
+        return cls(images=images, truth=truth, masks=masks, tiling=tiling or Tiling())
 
-    def add(self, index: int, found: ScoredBoxes, place: Place) -> None:
-        """An answer to a picture in which the image has this place; masks are drawn, and their shapes forgotten."""
+    def add(self, index: int, found: ScoredBoxes, place: Place, window: Window | None = None) -> None:
+        """An answer to a picture in which the image, or the window of it, has this place."""
         header = self.images.headers[index]
-        objects = found.restored(place, header.width, header.height)
+        size = header.width, header.height
+        if window is None:
+            self._keep(index, found.restored(place, *size))
+            return
+        parts = self.waiting.setdefault(index, {})
+        parts[window] = found.seen_through(place, window, *size)
+        if len(parts) == len(self.tiling.tiler.windows(*size)):
+            self._merge(index, self.waiting.pop(index), Window(0, 0, *size))
+
+    def _merge(self, index: int, parts: dict[Window, ScoredBoxes], picture: Window) -> None:
+        merge = self.tiling.merge
+        tiles = [part for window, part in parts.items() if window != picture]
+        self._keep(index, one_answer(list(parts.values()), merge))
+        self.apart.setdefault(WHOLE, {})[index] = _answer(parts[picture])
+        self.apart.setdefault(TILES, {})[index] = _answer(one_answer(tiles, merge) if tiles else parts[picture])
+
+    def _keep(self, index: int, objects: ScoredBoxes) -> None:
         if index in self.showing:
             self.shown[index] = objects
-        if isinstance(objects, ScoredMasks):
-            self.found[index] = Answer(objects=objects.without_shapes(), masks=tuple(masks_of(objects)))
-        else:
-            self.found[index] = Answer(objects=objects)
+        self.found[index] = _answer(objects)
 
     def emptied(self) -> Judged:
         """The same set before anything was looked for in it."""
-        return replace(self, found={}, shown={})
+        return replace(self, found={}, shown={}, apart={}, waiting={})
 
-    def with_found(self, found: dict[int, Answer]) -> Judged:
+    def with_found(self, found: Found) -> Judged:
         return replace(self, found=found)
 
     @property
@@ -125,6 +151,19 @@ class Verdicts:
                 "recall": shown.recall,
             }
         return values
+
+    def apart(self, judged: Judged) -> dict[str, float]:
+        """The primary metric of what tiles alone, and whole images alone, say; nothing where nothing is cut."""
+        return {
+            f"{name}_mean_average_precision": values["mean_average_precision"]
+            for name, found in judged.apart.items()
+            if (values := replace(self, metric_type=self._primary_type).metrics(judged.with_found(found)))
+        }
+
+    @property
+    def _primary_type(self) -> str:
+        """What alone decides on the primary metric."""
+        return next((kind for kind in ("voc", "coco") if kind in self.metric_type), self.metric_type)
 
     def document(self, judged: Judged) -> dict[str, Any]:
         """Rows of the confusion matrix are the true classes, columns the found ones; the last of each is background."""
@@ -193,6 +232,13 @@ class Verdicts:
             **{name: getattr(numbers, name) for name in TWELVE},
             "per_label_metrics": {name: row.as_dict() for name, row in by_class},
         }
+
+
+def _answer(objects: ScoredBoxes) -> Answer:
+    """Masks are drawn, and their shapes forgotten."""
+    if isinstance(objects, ScoredMasks):
+        return Answer(objects=objects.without_shapes(), masks=tuple(masks_of(objects)))
+    return Answer(objects=objects)
 
 
 def _masks(target: Masks, width: int, height: int) -> Sequence[Mask]:

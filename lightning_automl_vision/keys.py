@@ -33,7 +33,7 @@ class Key:
     def _allows(self, value: Any) -> bool:
         if self.choices:
             return value in self.choices
-        if isinstance(value, (bool, str)):
+        if isinstance(value, (bool, str, dict)):
             return True
         return (
             math.isfinite(value)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_automl_vision.data.resizing import Resizing
+from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.masks import draw_polygons
 from lightning_automl_vision.samples import Place, Polygons, ScoredBoxes, ScoredLabels
 
@@ -80,7 +81,7 @@ class Batch(Generic[T]):
     ``sizes`` are width and height of each picture, which lies at the top left of its H x W; none are given where every
     picture fills it. ``indices`` say which samples of the data set they are, ``places`` where each whole image lies in
     its picture, ``dropped`` how many objects augmentation left out; N x 3 ``gains`` of hue, saturation and brightness
-    are still to be applied.
+    are still to be applied. With ``windows`` each picture shows that part of its image.
     """
 
     images: Tensor
@@ -91,6 +92,7 @@ class Batch(Generic[T]):
     places: Sequence[Place] = ()
     dropped: int = 0
     gains: Tensor | None = None
+    windows: Sequence[Window] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

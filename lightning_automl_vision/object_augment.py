@@ -47,7 +47,7 @@ from lightning_automl_vision.mosaic import (
 )
 from lightning_automl_vision.object_window import drawn_window, shown, whole
 from lightning_automl_vision.occlusion import erase, hiding_places
-from lightning_automl_vision.pasting import blended, pasted
+from lightning_automl_vision.pasting import blended, pasted, without_polygons
 from lightning_automl_vision.samples import BoolArray, Boxes, FloatArray, Labels, Masks, Pixels, Place
 from lightning_automl_vision.settings import ObjectAugmentConfig
 
@@ -139,10 +139,7 @@ class ObjectTransform:
                 " custom for a task without."
             )
         if self.augment.copy_paste.p and self.own is None and not isinstance(target, Masks):
-            raise ConfigError(
-                f"augment.copy_paste.p={self.augment.copy_paste.p}: objects are cut out along their polygons, and this"
-                " task's have none. Leave it out, or choose task=image_instance_segmentation."
-            )
+            raise without_polygons(self.augment.copy_paste.p)
         return target
 
     def _together(self, company: Sequence[LabelledObjects], generator: np.random.Generator) -> Scene:

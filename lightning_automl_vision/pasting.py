@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.geometry import flipped_horizontally
 from lightning_automl_vision.masks import draw_polygons
 from lightning_automl_vision.mosaic import Scene, composed, fitted_tile, joined
@@ -56,6 +57,14 @@ def pasted(pixels: Pixels, objects: Masks, share: float, generator: np.random.Ge
     result = pixels.copy()
     cv2.copyTo(cv2.flip(pixels, 1), mask, result)
     return result, joined([objects, mirrored.chosen(np.array(chosen))])
+
+
+def without_polygons(share: float) -> ConfigError:
+    """What is said where objects that have none are to be pasted."""
+    return ConfigError(
+        f"augment.copy_paste.p={share:g}: objects are cut out along their polygons, and this task's have none."
+        " Leave it out, or choose task=image_instance_segmentation."
+    )
 
 
 def _hidden(boxes: FloatArray, box: FloatArray) -> FloatArray:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from lightning_automl_vision.data.images import Sized, decode_sized, pixels_of, read_sized
-from lightning_automl_vision.data.resizing import Resizing, resizing_from_settings, setting_names
+from lightning_automl_vision.data.images import Sized, decode_sized, part_of, pixels_of, read_sized
+from lightning_automl_vision.data.resizing import (
+    CenterCrop,
+    Letterbox,
+    LongSide,
+    Resizing,
+    ShortSide,
+    resizing_from_settings,
+    setting_names,
+)
 from lightning_automl_vision.errors import ConfigError, DataError
+from lightning_automl_vision.merging import one_answer
 from lightning_automl_vision.model_folder import (
     MODEL,
     SETTINGS,
@@ -27,12 +36,16 @@ from lightning_automl_vision.model_folder import (
 from lightning_automl_vision.plugins import model_spec
 from lightning_automl_vision.samples import Pixels, ScoredBoxes, ScoredLabels, ScoredMasks
 from lightning_automl_vision.settings import DataConfig
+from lightning_automl_vision.specs import TASKS
+from lightning_automl_vision.task_settings import ObjectTaskConfig
+from lightning_automl_vision.tiling_plan import Tiling, tiling_from_settings, tiling_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     Picture = str | PathLike[str] | bytes | Pixels | Image
 
+V = TypeVar("V")
 Prediction = ScoredLabels | ScoredBoxes | ScoredMasks
 # Prepared pictures, which may differ in size, to a prediction for each.
 Network = Callable[[Sequence[Pixels]], Sequence[Prediction]]
@@ -40,11 +53,16 @@ Network = Callable[[Sequence[Pixels]], Sequence[Prediction]]
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """A trained model that takes pictures and gives a prediction for each."""
+    """A trained model that takes pictures and gives a prediction for each.
+
+    Where ``tiling`` cuts, the network is shown ``windows_at_once`` windows, and a picture is answered for as a whole.
+    """
 
     card: ModelCard
     resizing: Resizing
     network: Network
+    tiling: Tiling = field(default_factory=Tiling)
+    windows_at_once: int = 1  # more save nothing without a GPU
     maximum_pixels: int = DataConfig.maximum_image_pixels
 
     @property
@@ -61,17 +79,35 @@ class Predictor:
             raise DataError("predict takes several images. Put the one in brackets: predict([image]).")
         return [
             prediction
-            for batch in _batches(images, batch_size)
+            for batch in batched(images, batch_size)
             for prediction in self.answer([self.picture(image) for image in batch])
         ]
 
     def answer(self, pictures: Sequence[Sized]) -> list[Any]:
-        """A prediction for each picture that ``picture`` gave, all of them in one batch."""
+        """A prediction for each picture that ``picture`` gave, all of them in one batch, or window by window."""
+        if self.tiling.cuts:
+            return self._merged(pictures)
         predictions = self.network([self.resizing(pixels) for pixels, _ in pictures])
         return [
             self._named(prediction, pixels, size)
             for prediction, (pixels, size) in zip(predictions, pictures, strict=True)
         ]
+
+    def _merged(self, pictures: Sequence[Sized]) -> list[ScoredBoxes]:
+        windows = [
+            (picture, window)
+            for picture, (_, size) in enumerate(pictures)
+            for window in self.tiling.tiler.windows(*size)
+        ]
+        parts: list[list[ScoredBoxes]] = [[] for _ in pictures]
+        for some in batched(windows, self.windows_at_once):
+            shown = [part_of(pictures[picture][0], window) for picture, window in some]
+            found = self.network([self.resizing(pixels) for pixels in shown])
+            for (picture, window), prediction in zip(some, found, strict=True):
+                assert isinstance(prediction, ScoredBoxes)
+                place = self.resizing.place(int(window.width), int(window.height))
+                parts[picture].append(prediction.seen_through(place, window, *pictures[picture][1]))
+        return [replace(one_answer(answers, self.tiling.merge), classes=self.labels) for answers in parts]
 
     def _named(self, prediction: Prediction, pixels: Pixels, size: tuple[int, int]) -> Prediction:
         if isinstance(prediction, ScoredLabels):
@@ -81,7 +117,7 @@ class Predictor:
 
     def picture(self, image: Picture) -> Sized:
         """A picture as the model needs it, and the width and height that it has."""
-        maximum, short_side = self.maximum_pixels, self.resizing.short_side
+        maximum, short_side = self.maximum_pixels, None if self.tiling.cuts else self.resizing.short_side
         if isinstance(image, (str, PathLike)):
             return read_sized(image, maximum_pixels=maximum, short_side=short_side)
         if isinstance(image, bytes):
@@ -101,12 +137,30 @@ def load(folder: str | PathLike[str]) -> Predictor:
     card, found = read_card(Path(folder))
     source = str(found / SETTINGS)
     resizing = resizing_from_settings(card.settings, source=source)
-    check_settings(card, setting_names(resizing), source=source)
+    finds_objects = issubclass(TASKS[card.task].config, ObjectTaskConfig)
+    known = {**setting_names(resizing), **(tiling_names() if finds_objects else {})}
+    check_settings(card, known, source=source)
+    _check_kind(card, resizing, source)
     return Predictor(
         card=card,
         resizing=resizing,
         network=_torch_network(card, found),
+        tiling=tiling_from_settings(card.settings, source=source) if finds_objects else Tiling(),
     )
+
+
+def _check_kind(card: ModelCard, resizing: Resizing, source: str) -> None:
+    """A classifier takes squares of one size; a detector must see the whole picture."""
+    if card.image_size is not None and not isinstance(resizing, (CenterCrop, Letterbox)):
+        raise ConfigError(
+            f"{source}: resize={resizing.name!r} makes pictures of many shapes, and {card.name} takes squares."
+            f" Choose {CenterCrop.name} or {Letterbox.name}."
+        )
+    if card.image_size is None and isinstance(resizing, CenterCrop):
+        raise ConfigError(
+            f"{source}: resize={resizing.name!r} cuts the borders off, and {card.name} would find nothing there."
+            f" Choose {Letterbox.name}, {ShortSide.name} or {LongSide.name}."
+        )
 
 
 def _torch_network(card: ModelCard, folder: Path) -> Network:
@@ -144,7 +198,8 @@ def _checked(image: Pixels) -> Pixels:
     return image
 
 
-def _batches(images: Iterable[Picture], size: int) -> Iterator[Sequence[Picture]]:
-    remaining = iter(images)
+def batched(values: Iterable[V], size: int) -> Iterator[Sequence[V]]:
+    """So many at a time, the last ones fewer."""
+    remaining = iter(values)
     while batch := list(islice(remaining, size)):
         yield batch

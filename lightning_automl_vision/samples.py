@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from lightning_automl_vision.geometry import Window
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -116,12 +119,16 @@ T = TypeVar("T", bound=Labels)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample(Generic[T]):
-    """One labelled image: where it lies, what is known of it, and the line of the data file that says so."""
+    """One labelled image: where it lies, what is known of it, and the line of the data file that says so.
+
+    With a ``window`` it is that part of the image, in whole pixels, and the target's coordinates are shares of it.
+    """
 
     image: str
     target: T
     line: int = 0
     group: str | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +178,25 @@ class ScoredBoxes:
         return replace(self, boxes=boxes, width=width, height=height)
 
     def chosen(self, keep: NDArray[Any]) -> Self:
-        return replace(self, labels=self.labels[keep], boxes=self.boxes[keep], scores=self.scores[keep])
+        return replace(self, **{name: getattr(self, name)[keep] for name in self._by_object})
+
+    def beside(self, others: Sequence[Self]) -> Self:
+        """The objects of several answers for one picture, those of this one first."""
+        every = (self, *others)
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(one, name) for one in every]) for name in self._by_object
+        }
+        return replace(self, **joined)
+
+    @property
+    def _by_object(self) -> tuple[str, ...]:
+        """What has a value for each object."""
+        return "labels", "boxes", "scores"
+
+    def seen_through(self, place: Place, window: Window, width: int, height: int) -> Self:
+        """As ``restored``, where the picture shows a window, in whole pixels, of an image of this size."""
+        part = self.restored(place, int(window.width), int(window.height))
+        return replace(part, boxes=part.boxes + (window[:2] * 2), width=width, height=height)
 
     @property
     def names(self) -> Sequence[str]:
@@ -206,7 +231,7 @@ class ScoredMasks(ScoredBoxes):
         shapes = self.shapes.copy()
         for index in np.flatnonzero(np.abs(cut.boxes - whole).max(axis=1, initial=0) > 0):
             across, down = (
-                _resampling(whole[index, axis::2], cut.boxes[index, axis::2], shapes.shape[2 - axis]) for axis in (0, 1)
+                resampling(whole[index, axis::2], cut.boxes[index, axis::2], shapes.shape[2 - axis]) for axis in (0, 1)
             )
             shapes[index] = down @ shapes[index] @ across.T
         return replace(cut, shapes=shapes)
@@ -221,19 +246,20 @@ class ScoredMasks(ScoredBoxes):
             classes=self.classes,
         )
 
-    def chosen(self, keep: NDArray[Any]) -> Self:
-        return replace(
-            self,
-            labels=self.labels[keep],
-            boxes=self.boxes[keep],
-            scores=self.scores[keep],
-            shapes=self.shapes[keep],
-        )
+    @property
+    def _by_object(self) -> tuple[str, ...]:
+        return "labels", "boxes", "scores", "shapes"
 
 
-def _resampling(old: FloatArray, new: FloatArray, cells: int) -> NDArray[np.float32]:
-    """The linear map from values in the cells of one span to those in as many cells of another."""
+def resampling(old: FloatArray, new: FloatArray, cells: int, *, beyond: bool = True) -> NDArray[np.float32]:
+    """The linear map from values in the cells of one span to those in as many cells of another.
+
+    Outside the old span its last value holds, or nothing where there is nothing ``beyond`` it.
+    """
     centres = np.arange(cells) + 0.5
     wanted = new[0] + centres / cells * (new[1] - new[0])
     given = old[0] + centres / cells * (old[1] - old[0])
-    return np.stack([np.interp(wanted, given, unit) for unit in np.eye(cells)], axis=1).astype(np.float32)
+    rows = np.stack([np.interp(wanted, given, unit) for unit in np.eye(cells)], axis=1).astype(np.float32)
+    if not beyond:
+        rows[(wanted < old[0]) | (wanted > old[1])] = 0
+    return rows

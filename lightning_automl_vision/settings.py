@@ -222,11 +222,6 @@ class LimitsConfig:
 
 
 @dataclass
-class TilerConfig:
-    name: str = key("none", "How an image is cut into windows before the model sees it.", choices=("none",))
-
-
-@dataclass
 class CropConfig:
     """Random crop of a random size and aspect ratio, resized to the training crop size."""
 

@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from lightning_automl_vision.errors import ConfigError
@@ -29,6 +30,9 @@ _PAIR = re.compile(r"(\d+)\s*[xX\u00d7,]\s*(\d+)")
 _BRACKETS = {"(": ")", "[": "]"}
 _WAY_OUT = f"Write tiles across x tiles down, such as 3x2, each from 1 to {MOST_TILES}; none is no tiling"
 _ROUNDING = 1e-9
+# What else a model's settings may say of how an image is cut.
+_OTHERS = ("tile_size", "tiler")
+TARGET = "_target_"
 
 
 def parse_grid(value: Any) -> Grid | None:
@@ -73,9 +77,9 @@ class Tiler(ABC):
     def windows(self, width: int, height: int) -> list[Window]:
         """In whole pixels, each window once: the whole image, then the tiles row by row."""
 
-    @abstractmethod
     def as_settings(self) -> dict[str, Any]:
-        """What ``tiler_from_settings`` takes, under the documented names of a model's settings."""
+        """What ``tiler_from_settings`` takes: the class, and its attributes as the arguments that make it again."""
+        return {"tiler": {TARGET: f"{type(self).__module__}:{type(self).__qualname__}", **vars(self)}}
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class WholeImage(Tiler):
         return [Window(0, 0, width, height)]
 
     def as_settings(self) -> dict[str, Any]:
-        return {}
+        return {"tile_grid_size": None}
 
 
 class Spans(NamedTuple):
@@ -187,21 +191,42 @@ def tiler_from_settings(settings: Mapping[str, Any], *, source: str) -> Tiler:
     overlap = settings.get("tile_overlap_ratio", OVERLAP_RATIO)
     try:
         grid = parse_grid(settings.get("tile_grid_size"))
-        size = settings.get("tile_size")
-        if grid is not None and size is not None:
-            raise ConfigError("tile_grid_size and tile_size are two ways to cut an image. Keep one.")
-        if size is not None:
-            return SizeTiler(*_size_in(size), overlap)
+        given = [name for name in (*_OTHERS, "tile_grid_size") if settings.get(name) is not None]
+        if len(given) > 1 and (grid is not None or given[-1] in _OTHERS):
+            raise ConfigError(f"{given[0]} and {given[1]} are two ways to cut an image. Keep one.")
+        if settings.get("tile_size") is not None:
+            return SizeTiler(*parse_size(settings["tile_size"]), overlap)
+        if settings.get("tiler") is not None:
+            return custom_tiler(settings["tiler"])
         return WholeImage() if grid is None else GridTiler(grid, overlap)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}".replace("tiler.grid_size", "tile_grid_size")) from None
 
 
-def _size_in(value: Any) -> tuple[int, int]:
-    found = _pair_in(value) if isinstance(value, str) else None
-    if found is None:
-        raise ConfigError(f"tile_size={value!r}: that is no size. Write pixels across x pixels down, such as 640x640.")
-    return found
+def custom_tiler(target: Any) -> Tiler:
+    """What ``_target_`` names, made from the arguments beside it; nothing but a Tiler is ever called."""
+    arguments = dict(target) if isinstance(target, Mapping) else {}
+    path = arguments.pop(TARGET, None)
+    if not isinstance(path, str):
+        raise ConfigError("tiler._target_ is not given. Name a subclass of Tiler, such as mine.tilers.Rings.")
+    try:
+        kind = resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"tiler._target_={path} cannot be imported: {error}.") from None
+    if not (isinstance(kind, type) and issubclass(kind, Tiler)):
+        raise ConfigError(f"tiler._target_={path} is no subclass of lightning_automl_vision.tiling.Tiler.")
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"tiler.arguments={arguments}: {path} cannot be made: {error}.") from None
+
+
+def parse_size(value: Any) -> tuple[int, int]:
+    """Pixels across and down, from ``640x480`` or a pair."""
+    pair = _pair_in(value) if isinstance(value, str) else value
+    if isinstance(pair, Sequence) and len(pair) == 2 and all(type(side) is int for side in pair):
+        return pair[0], pair[1]
+    raise ConfigError(f"tile_size={value!r}: that is no size. Write pixels across x pixels down, such as 640x640.")
 
 
 def _check_overlap(ratio: Any) -> None:

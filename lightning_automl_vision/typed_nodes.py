@@ -14,11 +14,11 @@ from lightning_automl_vision.settings import (
     LimitsConfig,
     ModelConfig,
     ObjectAugmentConfig,
-    TilerConfig,
     TrainerConfig,
     TrainingConfig,
 )
 from lightning_automl_vision.specs import TASKS, TaskSpec
+from lightning_automl_vision.tiler_settings import AutoTilerConfig, CustomTilerConfig, GridTilerConfig, TilerConfig
 
 
 @cache
@@ -30,6 +30,9 @@ def typed_nodes() -> Mapping[tuple[str, str], Any]:
         ("data", "default"): DataConfig,
         ("limits", "default"): LimitsConfig,
         ("tiler", "none"): TilerConfig,
+        ("tiler", "grid"): GridTilerConfig,
+        ("tiler", "auto"): AutoTilerConfig,
+        ("tiler", "custom"): CustomTilerConfig,
         ("trainer", "default"): TrainerConfig,
         ("training", "default"): TrainingConfig,
     }

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_storage import files_of_at_most
 from torch import nn
 
 from lav_yolov5.model import build
@@ -251,6 +252,16 @@ def test_other_files_are_refused_in_one_line(tmp_path):
             convert_weights(str(tmp_path / source), target)
         assert "\n" not in str(caught.value)
     assert (tmp_path / "taken.safetensors").read_text() == "mine"
+
+
+def test_a_file_that_finds_no_room_leaves_nothing(tmp_path):
+    written(tmp_path / "best.pt")
+    with (
+        files_of_at_most(1 << 16),
+        pytest.raises(ConfigError, match=r"w\.safetensors: cannot be written \(File too large\)\. Choose another"),
+    ):
+        convert_weights(str(tmp_path / "best.pt"), str(tmp_path / "w.safetensors"))
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
 def test_a_pickled_model_as_start_weights_is_answered_with_the_way_out(tmp_path):

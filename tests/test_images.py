@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from lightning_automl_vision.data.images import decode_image, pixels_of, read_image, reduction
-from lightning_automl_vision.data.resizing import CenterCrop, Letterbox, resized_to, resizing_from_settings, resizing_of
+from lightning_automl_vision.data.resizing import (
+    CenterCrop,
+    Letterbox,
+    LongSide,
+    ShortSide,
+    resized_to,
+    resizing_from_settings,
+    resizing_of,
+)
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.settings import AugmentConfig, TrainingConfig
 
@@ -373,14 +381,39 @@ def test_a_resizing_survives_its_settings(resize):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"resize": "stretch"}, "resize='stretch' is not known"),
+        (
+            {"resize": "stretch"},
+            r"resize='stretch' is not known\. It must be crop, letterbox, short_side or long_side\."
+            r" The numbers that are there suit resize='crop'\.$",
+        ),
+        (
+            {"resize": "short_side"},
+            r"resize='short_side' needs min_size, which is missing\. Give it, or another resize\."
+            r" The numbers that are there suit resize='crop'\.$",
+        ),
+        ({"resize": "short_side", "min_size": 600}, "resize='short_side' needs max_size, which is missing"),
+        ({"resize": "long_side"}, "resize='long_side' needs img_size, which is missing"),
+        ({"resize": "letterbox", "fill": 256}, r"fill=256 must be an integer in \[0, 255\]"),
         ({"valid_crop_size": "80"}, "must be an integer"),
         ({"validation_crop_size": 9}, "differ. Keep one"),
+        ({"valid_crop_size": [80], "validation_crop_size": 9}, "differ. Keep one"),
     ],
 )
 def test_settings_that_are_not_understood_are_refused(change, message):
     with pytest.raises(ConfigError, match=f"^settings.json: .*{message}"):
         resizing_from_settings({**CenterCrop().as_settings(), **change}, source="settings.json")
+
+
+@pytest.mark.parametrize("kind", [CenterCrop(), Letterbox(), ShortSide(), LongSide()])
+def test_settings_without_their_resize_are_told_which_they_suit(kind):
+    settings = {name: value for name, value in kind.as_settings().items() if name != "resize"}
+    with pytest.raises(ConfigError, match=f"^settings.json: resize is missing.* suit resize='{kind.name}'"):
+        resizing_from_settings(settings, source="settings.json")
+
+
+def test_settings_without_any_number_suit_nothing():
+    with pytest.raises(ConfigError, match=r"^settings.json: resize='crop' needs valid_resize_size,.* resize\.$"):
+        resizing_from_settings({"resize": "crop"}, source="settings.json")
 
 
 def test_settings_may_be_spelt_as_the_configuration_spells_them():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from pictures import write_folders, write_multilabel, write_objects
 
 from lightning_automl_vision import api
 from lightning_automl_vision.data.labelled import load_data
+from lightning_automl_vision.data.module import Item
+from lightning_automl_vision.data.prepared import Prepared
 from lightning_automl_vision.drawing.sheets import COLUMN, panel
 from lightning_automl_vision.errors import ConfigError, DataError
+from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.jobs import inspect as verb
 from lightning_automl_vision.plugins import model_spec
 from lightning_automl_vision.samples import Boxes, Labels
@@ -103,6 +107,21 @@ def test_captions_tell_of_every_image_in_a_picture(tmp_path: Path) -> None:
     assert verb._kinds(list("abcdefg")) == ["two blended mosaics, with a, b, c and 4 more"]
 
 
+def test_a_sheet_shows_the_tiles_of_a_training(tmp_path: Path) -> None:
+    data = write_objects(tmp_path / "data")
+    sheets = []
+    for number, tiler in enumerate(("none", {"name": "grid", "grid_size": "2x2"})):
+        job = {"pictures": "augmentations", "count": 12}
+        verb.run(composed(data, tmp_path / str(number), job=job, tiler=tiler, training={"random_seed": 1}))
+        sheets.append(pixels_of(tmp_path / str(number) / "augmentations.jpg"))
+    assert sheets[0].shape != sheets[1].shape or (sheets[0] != sheets[1]).any()
+    item = Item(
+        Prepared(pixels=sheets[0], target=Labels(labels=np.array([0]))), "folder/a.png", 0, Window(4, 8, 20, 40)
+    )
+    assert verb._shown_part(item) == "a.png 16x32+4+8"
+    assert verb._shown_part(replace(item, window=None)) == "a.png"
+
+
 def test_the_seed_decides_and_more_epochs_follow(tmp_path: Path) -> None:
     data = write_folders(tmp_path / "data")
     task = "image_classification"
@@ -129,6 +148,8 @@ def test_the_seed_decides_and_more_epochs_follow(tmp_path: Path) -> None:
             {"augment": {"hsv": {"p": 1.0}}, "job": {"pictures": None, "report": "tiling"}},
             r"augment\.hsv\.p=.*report looks at is not augmented",
         ),
+        ({"tiler": "grid", "job": {"pictures": None, "report": "tiling"}}, r"tiler=grid: the report tries every grid"),
+        ({"tiler": "grid", "job": {"pictures": "annotations"}}, r"tiler=grid: annotations are shown whole"),
         ({"job": {"pictures": None, "report": "tiling", "count": 3}}, r"count=3: no pictures were asked for"),
     ],
 )
@@ -192,7 +213,7 @@ def test_a_report_on_tiling_tells_the_keys_to_use(task: str, tmp_path: Path, cap
     assert pixels_of(tmp_path / "out" / "tiling.png").shape == (700, 1400, 3)
     printed = capsys.readouterr().out
     assert ">  no tiling" in printed
-    assert printed.endswith("the keys that will use it: tiler=none\n")
+    assert printed.endswith("To use it: tiler=none\n")
     with pytest.raises(ConfigError, match=r"already holds tiling\.json"):
         verb.run(asked)
 
@@ -211,7 +232,7 @@ def test_small_objects_under_a_models_resizing_are_advised_to_be_tiled(tmp_path:
     assert first["resizing"] == {"resize": "long_side", "img_size": 160}
     assert first["candidates"][0]["sizes"]["0.50"] == 8.0
     assert first["recommended"]["keys"].startswith("tiler=grid tiler.grid_size=")
-    assert f"the keys that will use it: {first['recommended']['keys']}" in printed
+    assert f"To use it: {first['recommended']['keys']}" in printed
     assert second["recommended"]["grid_size"] is None
 
 

@@ -20,6 +20,7 @@ from lightning_automl_vision.merging import (
     nms,
     soft_nms,
     suppression,
+    sweeping,
     weighted_fusion,
 )
 
@@ -468,16 +469,41 @@ def test_crowds_are_merged_by_definition_too(crowd, threshold):
         assert sorted(map(sorted, sources(merged))) == sorted(sorted(members) for *_, members in defined)
 
 
-@given(answer=answers(), threshold=THRESHOLDS, rounds=st.integers(0, 2), crowded=st.integers(0, 2))
-def test_shortcuts_change_no_result(answer, threshold, rounds, crowded):
+@given(
+    answer=answers(),
+    threshold=THRESHOLDS,
+    rounds=st.integers(0, 2),
+    crowded=st.integers(0, 2),
+    dense=st.sampled_from([0, 2, 128]),
+    largest=LARGEST,
+    overlap=st.sampled_from(["ios", "iou"]),
+)
+def test_shortcuts_change_no_result(answer, threshold, rounds, crowded, dense, largest, overlap):
+    def both():
+        grown = greedy_merging(*answer, threshold=threshold, largest=largest, overlap=overlap)
+        return nms(*answer, threshold=threshold), grown
+
     with pytest.MonkeyPatch.context() as patch:
-        expected = nms(*answer, threshold=threshold), greedy_merging(*answer, threshold=threshold)
+        expected = both()
         patch.setattr(suppression, "_ROUNDS", rounds)
         patch.setattr(suppression, "_CROWDED", crowded)
         patch.setattr(growing, "_LARGE", crowded)
-        found = nms(*answer, threshold=threshold), greedy_merging(*answer, threshold=threshold)
+        patch.setattr(growing, "_ROUNDS", rounds)
+        patch.setattr(sweeping, "_DENSE", dense)
+        found = both()
     for one, other in zip(found, expected, strict=True):
         assert_same(one, other)
+
+
+@pytest.mark.parametrize("dense", [0, 128])
+@pytest.mark.parametrize(("overlap", "largest"), [("ios", math.inf), ("iou", math.inf), ("ios", 60)])
+def test_crowds_grow_by_definition_whether_swept_or_not(overlap, largest, dense, monkeypatch):
+    monkeypatch.setattr(growing, "_LARGE", 20)
+    monkeypatch.setattr(growing, "_ROUNDS", 1)
+    monkeypatch.setattr(sweeping, "_DENSE", dense)
+    answer = scattered(400, width=400, height=300, seed=7)
+    merged = greedy_merging(*answer, threshold=0.3, overlap=overlap, largest=largest)
+    assert rows(merged) == as_rows(defined_greedy(answer, 0.3, False, overlap, largest))
 
 
 def test_a_long_chain_of_suppression_is_followed_to_its_end():

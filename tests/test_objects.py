@@ -9,7 +9,7 @@ from pictures import write_objects
 
 from lightning_automl_vision import load, train
 from lightning_automl_vision.api import settings
-from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.jobs.train import check
 from lightning_automl_vision.result import read_result
 
@@ -190,6 +190,10 @@ def test_what_means_nothing_to_detection_is_refused(training, message, tmp_path)
     ("keys", "message"),
     [
         ({"training": {"layers_to_freeze": 6}}, "fasterrcnn_resnet18_fpn has 5 layer groups. Give at most 5"),
+        (
+            {"augment": {"copy_paste": {"p": 0.5}}},
+            r"augment.copy_paste.p=0.5: objects are cut out along their polygons, .* task=image_instance_segmentation",
+        ),
         ({"augment": "custom"}, r"augment=custom needs a pipeline in YAML. Name it: augment.file=FILE"),
         ({"augment": {"name": "custom", "file": "gone.yaml"}}, r"augment.file=gone.yaml"),
         ({"settings": {"metric_score_floor": 0.4}}, "metric_score_floor=0.4 is above model.box_score_threshold=0.3"),
@@ -203,6 +207,33 @@ def test_what_cannot_be_obeyed_leaves_no_folder(keys, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         run(tmp_path, DETECTION, **keys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        (DETECTION, {"name": "fasterrcnn_resnet18_fpn", "backbone": "test_resnet"}),
+        (DETECTION, {"name": "yolov5", "model_size": "nano", "pretrained": True, "backbone": "test_resnet"}),
+        ("image_classification", {"name": "timm", "architecture": "test_resnet"}),
+    ],
+)
+def test_layers_that_only_the_network_counts_are_counted_before_weights_and_data_are_looked_for(task, model, tmp_path):
+    def start(layers, **keys):
+        train(
+            task={"name": task},
+            model={**model, **keys},
+            data={"training": str(tmp_path / "nowhere")},
+            training={"layers_to_freeze": layers},
+            output_dir=str(tmp_path / "run"),
+        )
+
+    with pytest.raises(
+        ConfigError, match=rf"layers_to_freeze=99: {model['name']} has 5 layer groups\. Give at most 5\."
+    ):
+        start(99)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="nowhere"):
+        start(5, pretrained=False)
 
 
 def test_a_floor_at_the_threshold_is_obeyed():

@@ -402,6 +402,19 @@ def test_a_setting_that_nobody_would_read_is_refused(run, tmp_path, settings, an
         load(changed(run, tmp_path, **settings))
 
 
+def test_a_resizing_that_the_model_cannot_use_is_refused(run, tmp_path):
+    """A classifier takes squares; a detector must see all of a picture."""
+    file = changed(run, tmp_path).joinpath("model", "settings.json")
+    file.write_text(json.dumps({"resize": "short_side", "min_size": 64, "max_size": 200}))
+    with pytest.raises(ConfigError, match=r"settings\.json: resize='short_side' makes pictures of many shapes"):
+        load(tmp_path)
+    detector = save(tmp_path / "detector", "fasterrcnn_resnet18_fpn", DETECTION, min_size=64, max_size=96)
+    file = detector / "model" / "settings.json"
+    file.write_text(json.dumps({"resize": "crop", "valid_resize_size": 64, "valid_crop_size": 64}))
+    with pytest.raises(ConfigError, match=r"settings\.json: resize='crop' cuts the borders off"):
+        load(detector)
+
+
 def test_settings_are_known_by_both_of_their_names(tmp_path):
     run = save(tmp_path / "run", "fasterrcnn_resnet18_fpn", DETECTION, min_size=64, max_size=96)
     load(changed(run, tmp_path / "other", box_score_threshold=0.3, nms_iou_threshold=0.5))

@@ -226,6 +226,8 @@ def test_a_local_file_is_a_way_out_of_missing_weights(tmp_path):
 def test_an_unknown_architecture_is_answered_with_near_ones():
     with pytest.raises(ConfigError, match=r"convnxt_tiny: timm has no such architecture\. Near it are convnext_tiny"):
         model_spec("timm").check_weights(architecture="convnxt_tiny", pretrained=False)
+    with pytest.raises(ConfigError, match=r"model\.architecture=: timm has no .* Name a timm network, such as \w+\.$"):
+        model_spec("timm").check_weights(architecture="", pretrained=False)
 
 
 def test_an_unknown_tag_is_answered_with_those_there_are():

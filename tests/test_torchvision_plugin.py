@@ -535,6 +535,7 @@ def test_a_backbone_starts_from_timms_weights_and_rests_its_norms(cache, toy_bat
     ("backbone", "reason"),
     [
         ("resnet1", r"model.backbone=resnet1: timm has no such architecture. Near it are .*resnet"),
+        ("", r"model.backbone=: timm has no such.* Name a timm network, .*, or leave model.backbone out\.$"),
         ("resnet18.mine", r"model.backbone=resnet18.mine: timm has no weights tagged 'mine' for resnet18"),
         ("test_vit", r"model.backbone=test_vit cannot be used: .* its features have strides of 16\. Choose a convol"),
         ("test_maxvit", r"model.backbone=test_maxvit cannot be used: .* pixels it says: .*\. Choose a convolutional"),

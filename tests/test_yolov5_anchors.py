@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from parity import recorded, rounded, shares
 from PIL import Image
 
+from lav_yolov5.anchor_chart import listed
 from lav_yolov5.anchor_fitting import coverage, fitted_anchors
 from lav_yolov5.anchors import choose_anchors, draw_anchors
 
@@ -21,6 +22,10 @@ ANCHORS = np.array(
     ],
     dtype=float,
 )
+
+
+def test_small_anchors_are_listed_with_tenths_of_a_pixel():
+    assert listed(np.array([[2.04, 9.94], [9.96, 30.5], [373, 326]])) == "2.0 x 9.9, 10 x 30, 373 x 326"
 
 
 def recorded_sizes():

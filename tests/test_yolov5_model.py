@@ -332,6 +332,8 @@ def test_a_timm_network_starts_from_its_published_weights(cache):  # noqa: F811
 def test_an_unsuitable_backbone_is_refused_before_anything_is_read():
     with pytest.raises(ConfigError, match=r"model\.backbone=resnet5000: timm has no such architecture"):
         find_weights(pretrained=True, backbone="resnet5000", image_size=640)
+    with pytest.raises(ConfigError, match=r"model\.backbone=: timm has no .* or leave model\.backbone out\.$"):
+        model_of(backbone="")
     with pytest.raises(ConfigError, match=r"model\.backbone=test_vit cannot be used"):
         find_weights(pretrained=False, backbone="test_vit", image_size=640)
 
@@ -381,7 +383,9 @@ def test_anchors_are_kept_where_they_suit_and_fitted_where_not(tmp_path, caplog)
     assert float(pixels.min()) > 1
     assert float(pixels.max()) < 8
     assert (pixels.prod(dim=2).flatten().diff() >= 0).all()
-    assert "new ones" in caplog.text
+    sides = [f"{side:.1f}" for side in pixels.flatten().tolist()]
+    anchors = ", ".join(f"{width} x {height}" for width, height in zip(sides[::2], sides[1::2], strict=True))
+    assert f"new ones, which take their place: {anchors}" in caplog.text
     again = model_of()
     again.prepare(tiny, tmp_path)
     assert torch.equal(again.network.head.anchors, model.network.head.anchors)

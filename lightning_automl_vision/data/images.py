@@ -26,6 +26,7 @@ from lightning_automl_vision.data.encoded import (
 )
 from lightning_automl_vision.data.urls import local_path, read_bytes, without_query
 from lightning_automl_vision.errors import DataError
+from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.samples import Pixels
 
 _REDUCED = {
@@ -82,6 +83,12 @@ def pixels_of(image: Image.Image, *, maximum_pixels: int) -> Pixels:
         raise DataError(f"The given picture {fault}.") from None
     except OSError as error:
         raise DataError(f"The given picture is damaged ({' '.join(str(error).split())}).") from None
+
+
+def part_of(pixels: Pixels, window: Window) -> Pixels:
+    """A window in whole pixels, as a picture of its own."""
+    left, top, right, bottom = map(int, window)
+    return pixels[top:bottom, left:right].copy()
 
 
 def reduction(width: int, height: int, short_side: int | None) -> int:

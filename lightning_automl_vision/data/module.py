@@ -17,11 +17,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_automl_vision.data.batching import Truth
-from lightning_automl_vision.data.images import read_image
+from lightning_automl_vision.data.images import part_of, read_image
+from lightning_automl_vision.data.photos import Photos
 from lightning_automl_vision.data.prepared import Composing, Evaluated, Labelled, Prepared, Transform
 from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import Draw, EpochSampler, groups_by_rarest_label
+from lightning_automl_vision.data.tiled import Windows
+from lightning_automl_vision.data.window_sampling import Cut, WindowSampler, readers_for
 from lightning_automl_vision.errors import VisionError
+from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.models import Batch
 from lightning_automl_vision.samples import IntArray, Labels, Pixels, Sample
 from lightning_automl_vision.settings import DataConfig
@@ -33,43 +37,66 @@ _FEW_IMAGES = 256
 
 @dataclass(frozen=True)
 class Item:
-    """One prepared picture, and which sample it is."""
+    """One prepared picture, which image of the set it shows, and what part of it where that is not all."""
 
     picture: Prepared
     key: str
     index: int
+    window: Window | None = None
 
 
 class ImageDataset(Dataset[Item | VisionError]):
-    """Reads and transforms what is drawn; an error is given, not raised, for it to leave a worker in one piece."""
+    """Reads and transforms what is drawn; an error is given, not raised, for it to leave a worker in one piece.
+
+    With ``windows`` samples are those, of images that are kept in ``memory`` bytes while their windows are drawn.
+    """
 
     def __init__(
-        self, samples: Sequence[Sample[Labels]], transform: Transform, *, seed: int, maximum_pixels: int
+        self,
+        samples: Sequence[Sample[Labels]],
+        transform: Transform,
+        *,
+        seed: int,
+        maximum_pixels: int,
+        windows: Windows | None = None,
+        memory: int = 0,
     ) -> None:
         self._samples = samples
         self._transform = transform
         self._seed = seed
         self._maximum_pixels = maximum_pixels
+        self._windows = windows
+        self._photos = Photos(memory, maximum_pixels=maximum_pixels)
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, draw: Draw) -> Item | VisionError:
-        seed = (self._seed, *draw)
+        seed = (self._seed, *draw.seed)
         transform = self._transform
+        sample = self._samples[draw.image]
         try:
-            labelled = self._labelled(draw.image)
+            labelled = self._labelled(sample)
             if isinstance(transform, Composing):
-                others = [self._labelled(index) for index in transform.partners(len(self), seed)]
+                others = [self._labelled(self._samples[index]) for index in self.partners(draw)]
                 picture = transform(*labelled, seed, others)
             else:
                 picture = transform(*labelled, seed)
-            return Item(picture, self._samples[draw.image].image, draw.image)
         except VisionError as error:
             return error.with_traceback(None)
+        image = draw.image if self._windows is None else self._windows.image_of(draw.image)
+        return Item(picture, sample.image, image, sample.window)
 
-    def _labelled(self, index: int) -> Labelled:
-        sample = self._samples[index]
+    def partners(self, draw: Draw) -> Sequence[int]:
+        """The samples that are put together with the one that is drawn."""
+        if not isinstance(self._transform, Composing):
+            return ()
+        chosen = self._transform.partners(len(draw.pool or self._samples), (self._seed, *draw.seed))
+        return [draw.pool[index] for index in chosen] if draw.pool else chosen
+
+    def _labelled(self, sample: Sample[Labels]) -> Labelled:
+        if sample.window is not None:
+            return part_of(self._photos[sample.image], sample.window), sample.target
         short_side = self._transform.short_side
         return read_image(sample.image, maximum_pixels=self._maximum_pixels, short_side=short_side), sample.target
 
@@ -110,6 +137,7 @@ def make_loader(
     shuffle: bool = False,
     balanced: bool = False,
     order: IntArray | None = None,
+    cut: Cut | None = None,
     workers: int | None = None,
     pin_memory: bool = False,
     maximum_pixels: int = DataConfig.maximum_image_pixels,
@@ -129,29 +157,37 @@ def make_loader(
         shuffle: Draw a new order for each epoch.
         balanced: Let every class come up equally often, which implies a random order.
         order: The order of the samples where it is not random; None keeps that of the data.
+        cut: The windows to read instead of whole images.
         workers: Processes that read; None decides by cores and images, 0 reads in this process.
         pin_memory: Copy batches to memory that a GPU reads directly.
         maximum_pixels: Larger pictures are refused.
         start_method: How processes are started; None is the platform's way.
     """
-    processes = number_of_workers(workers, len(samples))
+    pictures = samples if cut is None else cut.samples
+    processes = number_of_workers(workers, len(pictures))
+    images = EpochSampler(
+        len(samples),
+        shuffle=shuffle,
+        seed=seed,
+        groups=groups_by_rarest_label(samples, num_classes) if balanced else None,
+        order=order,
+    )
+    sampler = images if cut is None else WindowSampler(cut, images, batch_size, seed, shuffle)
+    if cut is not None:
+        processes = readers_for(processes, len(samples))
     return ImageLoader(
         ImageDataset(
-            samples,
+            pictures,
             Evaluated(transform) if isinstance(transform, Resizing) else transform,
             seed=seed,
             maximum_pixels=maximum_pixels,
+            windows=None if cut is None else cut.windows,
+            memory=0 if cut is None else cut.memory // max(processes, 1),
         ),
-        sampler=EpochSampler(
-            len(samples),
-            shuffle=shuffle,
-            seed=seed,
-            groups=groups_by_rarest_label(samples, num_classes) if balanced else None,
-            order=order,
-        ),
+        sampler=sampler,
         batch_size=batch_size,
         # A lone picture left over is not one that batch norms can learn from; the next order leaves another one.
-        drop_last=shuffle and len(samples) > batch_size > 1 and len(samples) % batch_size == 1,
+        drop_last=shuffle and len(sampler) > batch_size > 1 and len(sampler) % batch_size == 1,
         collate_fn=partial(collate, truth=truth),
         num_workers=processes,
         persistent_workers=processes > 0,
@@ -188,6 +224,7 @@ def collate(items: Sequence[Item | VisionError], *, truth: Truth) -> Batch[Any] 
         places=[place for picture in pictures if (place := picture.place) is not None],
         dropped=sum(picture.dropped for picture in pictures),
         gains=_gains(pictures),
+        windows=[window for item in good if (window := item.window) is not None],
     )
 
 

@@ -179,9 +179,10 @@ def resizing_from_settings(settings: Mapping[str, Any], *, source: str) -> Resiz
         return ShortSide(minimum=_number(settings, "min_size", source), maximum=_number(settings, "max_size", source))
     if kind == LongSide.name:
         return LongSide(size=_number(settings, "img_size", source))
+    complaint = f"resize={kind!r} is not known" if "resize" in settings else "resize is missing"
     raise ConfigError(
-        f"{source}: resize={kind!r} is not known. It must be"
-        f" {CenterCrop.name}, {Letterbox.name}, {ShortSide.name} or {LongSide.name}."
+        f"{source}: {complaint}. It must be"
+        f" {CenterCrop.name}, {Letterbox.name}, {ShortSide.name} or {LongSide.name}.{_suited(settings)}"
     )
 
 
@@ -193,12 +194,26 @@ def setting_names(resizing: Resizing) -> dict[str, str]:
 def _number(settings: Mapping[str, Any], name: str, source: str, least: int = 1, most: int = 1 << 16) -> int:
     """A setting under its documented name or, equally, under that of the configuration key."""
     spellings = [spelling for spelling in dict.fromkeys((name, _key(name))) if spelling in settings]
-    if len({settings[spelling] for spelling in spellings}) > 1:
+    if not spellings:
+        raise ConfigError(
+            f"{source}: resize={settings['resize']!r} needs {name}, which is missing. Give it, or another resize."
+            f"{_suited(settings)}"
+        )
+    value = settings[spellings[0]]
+    if any(settings[spelling] != value for spelling in spellings):
         raise ConfigError(f"{source}: {' and '.join(spellings)} are the same setting and differ. Keep one.")
-    value = settings[spellings[0]] if spellings else None
     if type(value) is not int or not least <= value <= most:
         raise ConfigError(f"{source}: {name}={value!r} must be an integer in [{least}, {most}].")
     return value
+
+
+def _suited(settings: Mapping[str, Any]) -> str:
+    """Most likely the resizing that the model was made for: the one that has all its numbers there."""
+    for kind in (CenterCrop(), Letterbox(), ShortSide(), LongSide()):
+        names = setting_names(kind)
+        if {names[spelling] for spelling in settings if spelling in names} >= {*names.values()} - {"resize", "fill"}:
+            return f" The numbers that are there suit resize={kind.name!r}."
+    return ""
 
 
 def _key(name: str) -> str:

@@ -12,11 +12,19 @@ from lightning_automl_vision.samples import IntArray, Labels, Sample
 
 
 class Draw(NamedTuple):
-    """One image in one epoch; ``repeat`` counts from 0 how often it came up before."""
+    """One image, or window, in one epoch; ``repeat`` counts from 0 how often it came up before.
+
+    ``pool`` are those that may be composed with it, where that is not all.
+    """
 
     epoch: int
     image: int
     repeat: int
+    pool: tuple[int, ...] = ()
+
+    @property
+    def seed(self) -> tuple[int, int, int]:
+        return self[:3]
 
 
 class EpochSampler:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.composed import Settings
-from lightning_automl_vision.errors import ConfigError, WeightsError
+from lightning_automl_vision.errors import ConfigError, StorageError, WeightsError
 from lightning_automl_vision.keys import key
 from lightning_automl_vision.settings import JobConfig
+from lightning_automl_vision.storage import replacing, storage_fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,19 +120,14 @@ def _with_bits(tensors: Tensors, source: str, *, half: bool) -> Tensors:
 
 
 def _write(tensors: Tensors, target: Path) -> None:
-    """Nothing is left of a file that could not be written."""
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    part = target.with_name(f".{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata={"format": "pt"})
-        part.replace(target)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink()
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        with replacing(target) as part:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata={"format": "pt"})
+    except (OSError, StorageError) as error:
+        reason = getattr(storage_fault(error), "strerror", None) or error
         raise ConfigError(f"output={target}: cannot be written ({reason}). Choose another place.") from None
 
 

@@ -16,14 +16,16 @@ from lightning_automl_vision.run import write_json
 from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig
 
 if TYPE_CHECKING:
+    from lightning_automl_vision.data.module import Item
     from lightning_automl_vision.data.prepared import Transform
     from lightning_automl_vision.data.resizing import Resizing
+    from lightning_automl_vision.data.window_sampling import Cut
     from lightning_automl_vision.samples import Labels, Pixels
     from lightning_automl_vision.tile_advice import Advice, Layout
 
 AUGMENTATIONS, ANNOTATIONS = "augmentations", "annotations"
 TILING = "tiling"
-_UNUSED = ("trainer", "limits", "logger", "tiler", "checkpoint", "runs")
+_UNUSED = ("trainer", "limits", "logger", "checkpoint", "runs")
 # What a report on tiling makes of the augmentation: how pictures are resized.
 _OF_RESIZING = ("augment", "augment.resize", "augment.letterbox_size")
 _MOSAIC = 4
@@ -85,7 +87,7 @@ def write_sheet(settings: Settings, job: Config) -> Path:
 
 
 def write_tiling_report(settings: Settings, job: Config) -> Path:
-    """Measure, print, write and draw what tiling would do; says which keys will use what is recommended."""
+    """Measure, print, write and draw what tiling would do; says which keys use what is recommended."""
     from lightning_automl_vision.data.labelled import read_labelled
     from lightning_automl_vision.drawing.files import write_picture
     from lightning_automl_vision.drawing.tile_chart import chart_of
@@ -110,7 +112,7 @@ def write_tiling_report(settings: Settings, job: Config) -> Path:
     print(advice_table(advice))
     print(f"\n{told}. Recommended: {chosen.words}. {reason}")
     print(f"{file} and {chart.name} tell of all {len(advice.candidates)} candidates.")
-    print(f"Tiles are not trained on yet; the keys that will use it: {chosen.keys}")
+    print(f"To use it: {chosen.keys}")
     return file
 
 
@@ -158,6 +160,9 @@ def _check_use(name: str, value: str, job: Config) -> None:
         raise ConfigError(f"{name}={value}: lav inspect looks at data and has no use for it. Leave it out.")
     if name == "job.count" and job.pictures is None:
         raise ConfigError(f"count={value}: no pictures were asked for. Leave it out, or add pictures={AUGMENTATIONS}.")
+    if group == "tiler" and job.pictures != AUGMENTATIONS:
+        what = "annotations are shown whole" if job.pictures == ANNOTATIONS else "the report tries every grid itself"
+        raise ConfigError(f"{name}={value}: {what}. Leave it out, or ask for pictures={AUGMENTATIONS}.")
     if group == "augment" and job.pictures != AUGMENTATIONS and not (job.report and name in _OF_RESIZING):
         what = "annotations are" if job.pictures == ANNOTATIONS else "what a report looks at is"
         raise ConfigError(f"{name}={value}: {what} not augmented. Leave it out, or ask for pictures={AUGMENTATIONS}.")
@@ -216,21 +221,22 @@ def _augmented(settings: Settings) -> tuple[tuple[str, ...], Iterator[Shown]]:
 
     transform = _transform(settings)
     data = load_data(settings.data, settings.task.name, seed=int(settings.training.random_seed or 0))
+    cut = None
     if isinstance(settings.augment, ObjectAugmentConfig):
-        transform = _sized(settings, transform, len(data.classes))
-    return data.classes, _drawn(settings, data, transform)
+        from lightning_automl_vision.training.preparation import sized
+        from lightning_automl_vision.training.tiles import cut_of, tiling_for
+
+        resizing = _resizing(settings, len(data.classes))
+        transform = sized(transform, resizing)
+        tiling = tiling_for(settings, data.training, resizing)
+        cut = cut_of(tiling, settings.tiler, data.training, training=True)
+    return data.classes, _drawn(settings, data, transform, cut)
 
 
 def _transform(settings: Settings) -> Transform:
     from lightning_automl_vision.training.preparation import training_transform
 
     return training_transform(settings.augment, settings.training)
-
-
-def _sized(settings: Settings, transform: Transform, num_classes: int) -> Transform:
-    from lightning_automl_vision.training.preparation import sized
-
-    return sized(transform, _resizing(settings, num_classes))
 
 
 def _resizing(settings: Settings, num_classes: int) -> Resizing:
@@ -246,13 +252,16 @@ def _resizing(settings: Settings, num_classes: int) -> Resizing:
     return resizing_for(model, settings.augment, settings.training)
 
 
-def _drawn(settings: Settings, data: Any, transform: Transform) -> Iterator[Shown]:
-    from lightning_automl_vision.data.module import make_loader
-    from lightning_automl_vision.data.prepared import Composing
+def _drawn(settings: Settings, data: Any, transform: Transform, cut: Cut | None) -> Iterator[Shown]:
+    from lightning_automl_vision.data.module import ImageDataset, make_loader
+    from lightning_automl_vision.data.sampling import EpochSampler
+    from lightning_automl_vision.data.window_sampling import WindowSampler
 
     seed, samples = int(settings.training.random_seed or 0), data.training.samples
+    pictures = samples if cut is None else cut.samples
     loader = make_loader(
         samples,
+        cut=cut,
         num_classes=len(data.classes),
         truth=_no_truth,
         transform=transform,
@@ -263,17 +272,25 @@ def _drawn(settings: Settings, data: Any, transform: Transform) -> Iterator[Show
         workers=0,
         maximum_pixels=settings.data.maximum_image_pixels,
     )
-    sampler: Any = loader.sampler
+    sampler, dataset = loader.sampler, loader.dataset
+    assert isinstance(sampler, (EpochSampler, WindowSampler))
+    assert isinstance(dataset, ImageDataset)
     for epoch in range(settings.training.number_of_epochs):
         sampler.set_epoch(epoch)
         for draw in sampler:
-            item = loader.dataset[draw]
+            item = dataset[draw]
             if isinstance(item, VisionError):
                 raise item
-            others = transform.partners(len(samples), (seed, *draw)) if isinstance(transform, Composing) else ()
             picture = item.picture
-            captions = [_name(item.key), *_kinds([_name(samples[index].image) for index in others])]
+            captions = [_shown_part(item), *_kinds([_name(pictures[index].image) for index in dataset.partners(draw)])]
             yield Shown(pixels=picture.pixels, target=picture.target, captions=captions)
+
+
+def _shown_part(item: Item) -> str:
+    """The image's name, and which part of it is shown where that is not all."""
+    window = item.window
+    part = "" if window is None else f" {window.width:g}x{window.height:g}+{window.left:g}+{window.top:g}"
+    return f"{_name(item.key)}{part}"
 
 
 def _no_truth(targets: Sequence[Any]) -> Any:

@@ -28,6 +28,7 @@ from lightning_automl_vision.specs import TASKS, ModelSpec, TaskSpec
 from lightning_automl_vision.storage import is_full, unwritable
 from lightning_automl_vision.tables import table
 from lightning_automl_vision.task_settings import ObjectTaskConfig
+from lightning_automl_vision.tiler_settings import TilingConfig
 from lightning_automl_vision.unread_keys import unread_keys
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def train_model(settings: Settings) -> Result:
     folder = RunFolder(settings.output_dir)
     folder.check()
     transform = _checked_transform(settings)
+    _check_groups(settings, spec)
     folder.create(settings)
     with in_file(folder.path / "run.log"):
         try:
@@ -82,6 +84,19 @@ def _checked_transform(settings: Settings) -> Transform:
     return checked_transform(settings)
 
 
+def _check_groups(settings: Settings, spec: ModelSpec) -> None:
+    """A model that alone knows its layer groups is made for them, without its weights, before the data are read."""
+    frozen, parameters = settings.training.layers_to_freeze, settings.model_parameters
+    if not frozen or spec.groups(**parameters) is not None:
+        return
+    from lightning_automl_vision.training.freezing import freeze
+
+    if "pretrained" in parameters:
+        parameters["pretrained"] = False
+    arguments = {"image_size": settings.training.validation_crop_size, **parameters}
+    freeze(spec.build(task=settings.task.name, num_classes=1, **arguments), frozen, spec.name)
+
+
 def _trained(settings: Settings, spec: ModelSpec, transform: Transform, folder: RunFolder) -> Result:
     spec.check_weights(**settings.model_parameters)
     from lightning_automl_vision.data.labelled import load_data
@@ -105,7 +120,7 @@ def _trained(settings: Settings, spec: ModelSpec, transform: Transform, folder: 
     session = TrainingSession.prepare(settings, spec, data, transform, seed)
     fitted = session.fit(folder)
     if fitted.best_epoch is not None:
-        session.save(folder)
+        session.save(folder, fitted.best_metrics)
     test = session.score(data.test) if data.test is not None else {}
     return Result(
         status=fitted.status,
@@ -204,6 +219,7 @@ def check(settings: Settings) -> ModelSpec:
         )
     _check_weights(settings.model.weights)
     _check_augment(settings.augment, task)
+    _check_tiler(settings, task)
     _check_unused(settings, task)
     _check_recipe(settings.training)
     _check_sizes(settings, spec)
@@ -220,10 +236,21 @@ def _check_augment(augment: AugmentConfig | ObjectAugmentConfig, task: TaskSpec)
         )
     share = augment.copy_paste.p if isinstance(augment, ObjectAugmentConfig) else 0.0
     if share and task.name != "image_instance_segmentation":
+        from lightning_automl_vision.pasting import without_polygons
+
+        raise without_polygons(share)
+
+
+def _check_tiler(settings: Settings, task: TaskSpec) -> None:
+    if not isinstance(settings.tiler, TilingConfig):
+        return
+    from lightning_automl_vision.tiling_plan import tiling_of
+
+    if not issubclass(task.config, ObjectTaskConfig):
         raise ConfigError(
-            f"augment.copy_paste.p={share:g}: objects are cut out along their polygons, and {task.name} has none."
-            " Leave it out, or choose task=image_instance_segmentation."
+            f"tiler={settings.tiler.name}: tiles are for finding objects, {task.name} finds none. Leave it out."
         )
+    tiling_of(settings.tiler, [name for name, _ in given(settings.overrides)])
 
 
 def _check_unused(settings: Settings, task: TaskSpec) -> None:

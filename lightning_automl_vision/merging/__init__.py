@@ -5,6 +5,7 @@ without area overlaps nothing. Equal scores are ordered by the boxes themselves:
 class, so that no result depends on the order in which the boxes arrive.
 """
 
+from lightning_automl_vision.merging.answers import one_answer
 from lightning_automl_vision.merging.candidates import Merged, joined
 from lightning_automl_vision.merging.fusion import weighted_fusion
 from lightning_automl_vision.merging.growing import greedy_merging
@@ -23,6 +24,7 @@ __all__ = [
     "ios_nms",
     "joined",
     "nms",
+    "one_answer",
     "soft_nms",
     "weighted_fusion",
 ]

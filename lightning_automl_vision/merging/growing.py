@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from lightning_automl_vision.merging.candidates import Candidates, Merged, best_first, checked_threshold, gathered
 from lightning_automl_vision.merging.islands import islands
 from lightning_automl_vision.merging.overlaps import Overlap, areas, overlap_of
+from lightning_automl_vision.merging.sweeping import Grid, sweep
 from lightning_automl_vision.samples import BoolArray, FloatArray, IntArray
 
 # A larger island is worth its own rounds.
 _LARGE = 300
+# Where islands take longer to tell apart, nearly everything hangs together.
+_ROUNDS = 8
 
 
 def greedy_merging(
@@ -37,7 +40,7 @@ def greedy_merging(
     """
     rule = _Rule(checked_threshold(threshold), overlap, largest)
     candidates = Candidates.of(boxes, scores, labels, class_agnostic=class_agnostic)
-    numbers = islands(candidates.boxes, candidates.groups, threshold, overlap)
+    numbers = islands(candidates.boxes, candidates.groups, threshold, overlap, rounds=_ROUNDS)
     places = np.argsort(numbers, kind="stable")
     grown = _Grown(boxes=candidates.boxes[places], best=places, islands=numbers[places])
     corners, owners = candidates.boxes.copy(), np.arange(len(candidates))
@@ -124,6 +127,8 @@ def _grow(grown: _Grown, rule: _Rule) -> tuple[IntArray, FloatArray]:
 
 def _grow_one(boxes: FloatArray, rule: _Rule) -> tuple[IntArray, FloatArray]:
     """A pass over one island, taker by taker."""
+    if (grid := Grid.over(boxes)) is not None:
+        return sweep(boxes, grid, threshold=rule.threshold, overlap=rule.overlap, largest=rule.largest)
     leaders, unions, size = np.arange(len(boxes)), boxes.copy(), areas(boxes)
     left, top, right, bottom = np.array(boxes.T, order="C")  # of a box that is taken in, left is infinite
     for taker in range(len(boxes)):

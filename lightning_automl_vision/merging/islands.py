@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from lightning_automl_vision.merging.overlaps import Neighbours, Overlap, areas
@@ -13,14 +15,17 @@ _ROUNDING = 1 - 1e-9
 _FIRST_LIMIT = 16
 
 
-def islands(boxes: FloatArray, groups: IntArray, threshold: float, overlap: Overlap) -> IntArray:
+def islands(
+    boxes: FloatArray, groups: IntArray, threshold: float, overlap: Overlap, *, rounds: float = math.inf
+) -> IntArray:
     """The island of each box: boxes of different islands never overlap by more than the threshold, even grown.
 
     A merged box lies within the hull of its island and is not smaller than the island's smallest box; together these
-    bound how much it can overlap another.
+    bound how much it can overlap another. After so many ``rounds`` without an end the islands are the groups.
     """
-    numbers, least, limit = np.arange(len(boxes)), areas(boxes), _FIRST_LIMIT
-    while True:
+    numbers, least, limit, given = np.arange(len(boxes)), areas(boxes), _FIRST_LIMIT, groups
+    while rounds > 0:
+        rounds -= 1
         neighbours = Neighbours(boxes, groups)
         first, second = _may_merge(neighbours, least, threshold, overlap, limit)
         if len(first):
@@ -32,6 +37,7 @@ def islands(boxes: FloatArray, groups: IntArray, threshold: float, overlap: Over
         elif not neighbours.candidates or limit >= neighbours.most:
             return numbers
         limit = min(2 * limit, len(numbers))
+    return np.unique(given, return_inverse=True)[1].astype(np.int64)
 
 
 def _may_merge(

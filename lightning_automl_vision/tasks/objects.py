@@ -12,12 +12,14 @@ import numpy as np
 from lightning_automl_vision.data.batching import Truth, box_targets, mask_targets
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.errors import PluginError
+from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.judging import Judged, Verdicts
 from lightning_automl_vision.models import B, Batch, BoxTargets, D, Detector, MaskTargets, VisionModel
 from lightning_automl_vision.samples import ScoredBoxes, ScoredMasks
 from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.task_settings import VALIDATION_LOSS, ObjectTaskConfig
 from lightning_automl_vision.tasks.base import VisionTask
+from lightning_automl_vision.tiling_plan import Tiling
 from lightning_automl_vision.training.gathering import gathered
 from lightning_automl_vision.training.losses import LossMeter
 
@@ -26,7 +28,10 @@ PREFIXES = ("", "training_")
 
 
 class ObjectTask(VisionTask[B, D], Generic[B, D]):
-    """``judged`` is the validation set with what was found in it last, or after a training in its best evaluation."""
+    """``judged`` is the validation set with what was found in it last, or after a training in its best evaluation.
+
+    ``tiling`` is how images are looked at; set it before ``judge`` is called.
+    """
 
     with_masks = False
 
@@ -45,12 +50,13 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
         )
         self._with_losses = settings.log_validation_loss or settings.lower_is_better
         self._validation_losses = LossMeter()
+        self.tiling = Tiling()
         self._sets: list[Judged] = []
         self.judged: Judged | None = None
         self._kept: Judged | None = None
 
     def judge(self, *sets: LabelledImages[Any]) -> None:
-        self._sets = [Judged.of(images, with_masks=self.with_masks) for images in sets]
+        self._sets = [Judged.of(images, with_masks=self.with_masks, tiling=self.tiling) for images in sets]
 
     def show(self, pictures: int) -> None:
         """Keep so many images of the validation set to be drawn after each evaluation."""
@@ -69,15 +75,16 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
             self._validation_losses.add(self.evaluated.losses(batch))
 
     def collect(self, predictions: Sequence[D], batch: Batch[B], loader: int = 0) -> None:
-        for index, place, found in zip(batch.indices, batch.places, predictions, strict=True):
-            self._sets[loader].add(index, found, place)
+        windows: Sequence[Window | None] = batch.windows or [None] * len(batch)
+        for index, place, found, window in zip(batch.indices, batch.places, predictions, windows, strict=True):
+            self._sets[loader].add(index, found, place, window)
 
     def compute(self) -> dict[str, float]:
-        whole = [judged.with_found(gathered(judged.found)) for judged in self._sets]
+        whole = [self._gathered(judged) for judged in self._sets]
         metrics = {
             f"{prefix}{name}": value
             for prefix, judged in zip(PREFIXES, whole, strict=False)
-            for name, value in self.verdicts.metrics(judged).items()
+            for name, value in {**self.verdicts.metrics(judged), **self.verdicts.apart(judged)}.items()
         }
         losses = self._validation_losses.mean()
         if losses:
@@ -86,6 +93,11 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
         self.judged = whole[0]
         self._sets = [judged.emptied() for judged in self._sets]
         return metrics
+
+    @staticmethod
+    def _gathered(judged: Judged) -> Judged:
+        apart = {name: gathered(found) for name, found in judged.apart.items()}
+        return replace(judged, found=gathered(judged.found), apart=apart)
 
     def document(self) -> dict[str, Any]:
         return {} if self.judged is None else self.verdicts.document(self.judged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -16,12 +17,14 @@ from lightning_automl_vision.data.module import ImageLoader, make_loader
 from lightning_automl_vision.data.prepared import Transform
 from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import order_by_shape
+from lightning_automl_vision.data.window_sampling import Cut
 from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
 from lightning_automl_vision.models import VisionModel
 from lightning_automl_vision.run import RunFolder, write_json, write_lines
 from lightning_automl_vision.specs import TASKS, ModelSpec
 from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.tasks.objects import ObjectTask
+from lightning_automl_vision.tiling_plan import Tiling
 from lightning_automl_vision.training.class_weights import configure_loss
 from lightning_automl_vision.training.devices import check_trainer, device_of
 from lightning_automl_vision.training.fit import FitResult, fit
@@ -29,6 +32,7 @@ from lightning_automl_vision.training.freezing import freeze
 from lightning_automl_vision.training.pictures import Pictures
 from lightning_automl_vision.training.preparation import resizing_for, sized, training_transform
 from lightning_automl_vision.training.start_weights import start_from
+from lightning_automl_vision.training.tiles import cut_of, gains, seen_through, tiling_for
 from lightning_automl_vision.training.trackers import make_trackers
 
 
@@ -47,6 +51,7 @@ class TrainingSession:
     task: VisionTask[Any, Any]
     transform: Transform
     resizing: Resizing
+    tiling: Tiling
 
     @classmethod
     def prepare(
@@ -67,12 +72,15 @@ class TrainingSession:
         model = build(len(data.classes))
         if settings.model.weights is not None:
             start_from(model, settings.model.weights, data.classes, build)
-        model.prepare(data.training, Path(settings.output_dir))
+        resizing = resizing_for(model, settings.augment, training)
+        tiling = tiling_for(settings, data.training, resizing)
+        model.prepare(seen_through(tiling, settings.tiler, data.training), Path(settings.output_dir))
         freeze(model, training.layers_to_freeze, settings.model.name)
         labels = (sample.target.labels for sample in data.training.samples)
         configure_loss(model, training, labels, len(data.classes))
         task = resolve_name(TASKS[settings.task.name].builder)(model, training, data.classes, settings.task)
-        resizing = resizing_for(model, settings.augment, training)
+        if isinstance(task, ObjectTask):
+            task.tiling = tiling
         return cls(
             settings=settings,
             spec=spec,
@@ -81,6 +89,7 @@ class TrainingSession:
             task=task,
             transform=sized(transform, resizing, hsv_later=device_of(settings.trainer.accelerator) == "cuda"),
             resizing=resizing,
+            tiling=tiling,
         )
 
     def fit(self, folder: RunFolder) -> FitResult:
@@ -97,6 +106,7 @@ class TrainingSession:
                 training.training_batch_size,
                 shuffle=True,
                 balanced=training.balanced_sampling,
+                cut=self._cut(self.data.training, training=True),
             ),
             [self._judging(images) for images in judged],
             training=training,
@@ -125,7 +135,7 @@ class TrainingSession:
                 self.task.collect(self.task.answer(model, batch.to(device)), batch)
         return self.task.compute()
 
-    def save(self, folder: RunFolder) -> None:
+    def save(self, folder: RunFolder, metrics: Mapping[str, float]) -> None:
         """The model folder, and what explains the model on the validation set: the task still holds its scores."""
         training = self.settings.training
         parameters = self.settings.model_parameters
@@ -137,9 +147,12 @@ class TrainingSession:
             parameters=parameters,
             image_size=None if isinstance(self.task, ObjectTask) else training.validation_crop_size,
             labels=self.data.classes,
-            settings={**self.resizing.as_settings(), **inference_settings(parameters)},
+            settings={**self.resizing.as_settings(), **inference_settings(parameters), **self._tile_settings()},
         )
-        write_json(folder.path / "evaluation.json", self.task.document())
+        explained = self.task.document()
+        if self.tiling.cuts:
+            explained["tiling"] = gains(self.tiling, self.data.training, self.resizing, metrics)
+        write_json(folder.path / "evaluation.json", explained)
         write_lines(folder.path / "predictions.jsonl", self.task.answers())
         save_model(folder.model, card, self.task.model)
 
@@ -147,7 +160,14 @@ class TrainingSession:
         """Pictures that keep their shape come in the order of their shapes: so they need little padding."""
         sizes = [(header.width, header.height) for header in images.headers]
         order = order_by_shape(sizes) if isinstance(self.task, ObjectTask) and sizes else None
-        return self._loader(images, self.resizing, self.settings.training.validation_batch_size, order=order)
+        batch_size, cut = self.settings.training.validation_batch_size, self._cut(images)
+        return self._loader(images, self.resizing, batch_size, order=order, cut=cut)
+
+    def _cut(self, images: LabelledImages[Any], *, training: bool = False) -> Cut | None:
+        return cut_of(self.tiling, self.settings.tiler, images, training=training)
+
+    def _tile_settings(self) -> dict[str, Any]:
+        return self.tiling.as_settings() if isinstance(self.task, ObjectTask) else {}
 
     def _loader(
         self, images: LabelledImages[Any], transform: Transform | Resizing, batch_size: int, **options: Any

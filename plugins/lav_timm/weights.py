@@ -21,6 +21,7 @@ from lav_timm.architectures import ARCHITECTURES
 from lightning_automl_vision.downloads import check_connection, hub_file, unreachable
 from lightning_automl_vision.errors import ConfigError, WeightsError
 
+ARCHITECTURE = "model.architecture"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -48,13 +49,13 @@ finders = SimpleNamespace(
 )
 
 
-def published_weights(architecture: str, key: str = "model.architecture") -> PretrainedCfg:
+def published_weights(architecture: str, key: str = ARCHITECTURE) -> PretrainedCfg:
     """What timm knows of an architecture, or of the given tag of its weights; errors name the configuration key."""
     name, _, tag = architecture.partition(".")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.6)
-        hint = f" Near it are {', '.join(near)}." if near else ""
-        raise ConfigError(f"{key}={architecture}: timm has no such architecture.{hint}")
+        hint = f"Near it are {', '.join(near)}." if near else _way_out(key)
+        raise ConfigError(f"{key}={architecture}: timm has no such architecture. {hint}")
     try:
         return timm.get_pretrained_cfg(architecture) or PretrainedCfg(architecture=name)
     except RuntimeError:
@@ -62,6 +63,12 @@ def published_weights(architecture: str, key: str = "model.architecture") -> Pre
         raise ConfigError(
             f"{key}={architecture}: timm has no weights tagged {tag!r} for {name}. It has: {tags}."
         ) from None
+
+
+def _way_out(key: str) -> str:
+    """Only one of the keys must be given."""
+    way_out = "Name a timm network, such as resnet50"
+    return f"{way_out}." if key == ARCHITECTURE else f"{way_out}, or leave {key} out."
 
 
 def locate(architecture: str, published: PretrainedCfg) -> WeightsFile:

@@ -162,14 +162,15 @@ def _draw_panel(canvas: ImageDraw.ImageDraw, anchors: FloatArray, before: FloatA
     for level, start in enumerate(range(0, len(anchors), _PER_LEVEL)):
         y = row + 24 * level * _FINE
         _draw_anchor(canvas, (_PANEL + 8) * _FINE, y, _level_colour(start))
-        _write(canvas, (_PANEL + 26) * _FINE, y, _listed(anchors[start : start + _PER_LEVEL]), TEXT, anchor="lm")
+        _write(canvas, (_PANEL + 26) * _FINE, y, listed(anchors[start : start + _PER_LEVEL]), TEXT, anchor="lm")
     if before is not None:
         y = row + (24 * -(-len(anchors) // _PER_LEVEL) + 8) * _FINE
         _draw_cross(canvas, (_PANEL + 8) * _FINE, y)
         _write(canvas, (_PANEL + 26) * _FINE, y, "before", _FAINT, anchor="lm")
 
 
-def _listed(anchors: FloatArray) -> str:
+def listed(anchors: FloatArray) -> str:
+    """Whole pixels, and tenths of a side with less than ten."""
     return ", ".join(" x ".join(f"{side:.{int(side < 9.95)}f}" for side in anchor) for anchor in anchors)
 
 

@@ -113,7 +113,8 @@ def build(*, task: str, num_classes: int, image_size: int, **parameters: Any) ->
     """``image_size`` is the model's own key."""
     options = YoloV5Config(name="yolov5", image_size=image_size, **parameters)
     check_image_size(options.image_size)
-    features = timm_features(options.backbone, pretrained=options.pretrained) if options.backbone else None
+    backbone = options.backbone
+    features = None if backbone is None else timm_features(backbone, pretrained=options.pretrained)
     network = Network(SIZES[options.model_size], num_classes, backbone=features)
     groups = GROUPS if features is None else timm_groups(features.body)
     return YoloV5(network, options, classes=num_classes, freezable=groups)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lav_yolov5.letterbox import margins
+from lav_yolov5.letterbox import letterbox
 
 GRAY = 114
 STRIDE = 32
@@ -34,7 +34,8 @@ def alike(sizes: Sizes) -> dict[Rectangle, list[int]]:
 
 def corner(size: tuple[int, int], rectangle: Rectangle) -> tuple[int, int]:
     """Where the left and the top of a picture of this width and height lie."""
-    return margins(size[0], rectangle[1])[0], margins(size[1], rectangle[0])[0]
+    place = letterbox(size[1], size[0], rectangle, enlarge=False)
+    return place.left, place.top
 
 
 def framed(images: Tensor, sizes: Sizes, rectangle: Rectangle) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lav_yolov5.anchor_chart import listed
 from lav_yolov5.anchors import AnchorChoice, choose_anchors, draw_anchors
 from lav_yolov5.layers import Head
 from lav_yolov5.settings import YoloV5Config
@@ -78,5 +79,5 @@ def object_sizes(images: LabelledImages[Any], image_size: int) -> FloatArray:
 def _outcome(choice: AnchorChoice) -> str:
     if not choice.adopted:
         return "; they are kept"
-    anchors = ", ".join(f"{width:.0f} x {height:.0f}" for width, height in choice.anchors.reshape(-1, 2))
+    anchors = listed(choice.anchors.reshape(-1, 2))
     return f", and {100 * choice.after.recall:.1f} % of new ones, which take their place: {anchors}"
