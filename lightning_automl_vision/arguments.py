@@ -24,8 +24,9 @@ _WITHOUT_RUNS = {
 
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments for ours."""
+    arguments = [_as_text(argument) for argument in arguments]
     if not arguments or not _is_word(arguments[0]):
-        return list(arguments)
+        return arguments
     verb, *rest = arguments
     if verb not in VERBS:
         raise ConfigError(
@@ -46,6 +47,12 @@ def _check_key(verb: str, argument: str, own: set[str]) -> None:
     hint = nearest(name, sorted(own | ROOT)) if name not in own | ROOT else ""
     if "=" in argument and any(repr(key) in hint for key in own):
         raise ConfigError(f"lav {verb} has no key {name!r}.{hint} `lav {verb} --help` lists its keys.")
+
+
+def _as_text(argument: str) -> str:
+    """A value in round brackets, such as an old grid, is a text; hydra's grammar has none of that form."""
+    key, _, value = argument.partition("=")
+    return f"{key}='{value}'" if value[:1] == "(" and value[-1:] == ")" and "'" not in value else argument
 
 
 def _is_word(argument: str) -> bool:

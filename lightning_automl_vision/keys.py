@@ -94,6 +94,7 @@ _TYPES = {
     "float": "number",
     "list[float]": "numbers",
     "list[str]": "texts",
+    "Any": "see the meaning",
 }
 
 

@@ -95,6 +95,16 @@ def test_without_a_verb_nothing_is_rewritten():
     assert rewrite(["-m", "model=resnet18", "+experiment=x"]) == ["-m", "model=resnet18", "+experiment=x"]
 
 
+def test_a_value_in_round_brackets_is_a_text():
+    assert rewrite(["tiler.grid_size=(3, 2)"]) == ["tiler.grid_size='(3, 2)'"]
+    assert rewrite(["convert", "input=(a).json", "output=(b)"]) == [
+        "job=convert",
+        "job.input=(a).json",
+        "job.output='(b)'",
+    ]
+    assert rewrite(["x='(3, 2)'", "y=f(3)"]) == ["x='(3, 2)'", "y=f(3)"]
+
+
 def test_a_stray_word_is_refused():
     with pytest.raises(
         ConfigError, match=r"lav train takes no 'photos'. Write KEY=VALUE, such as data.training=photos."
