@@ -76,7 +76,7 @@ class Judged:
             return
         parts = self.waiting.setdefault(index, {})
         parts[window] = found.seen_through(place, window, *size)
-        if len(parts) == len(self.tiling.tiler.windows(*size)):
+        if len(parts) == len(self.tiling.windows(*size)):
             self._merge(index, self.waiting.pop(index), Window(0, 0, *size))
 
     def _merge(self, index: int, parts: dict[Window, ScoredBoxes], picture: Window) -> None:

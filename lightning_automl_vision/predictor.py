@@ -95,9 +95,7 @@ class Predictor:
 
     def _merged(self, pictures: Sequence[Sized]) -> list[ScoredBoxes]:
         windows = [
-            (picture, window)
-            for picture, (_, size) in enumerate(pictures)
-            for window in self.tiling.tiler.windows(*size)
+            (picture, window) for picture, (_, size) in enumerate(pictures) for window in self.tiling.windows(*size)
         ]
         parts: list[list[ScoredBoxes]] = [[] for _ in pictures]
         for some in batched(windows, self.windows_at_once):

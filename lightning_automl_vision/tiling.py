@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
-from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.errors import ConfigError, PluginError
 from lightning_automl_vision.geometry import B, Window, clipped, shifted, still_seen, visible_shares
 
 Grid = tuple[int, int]
@@ -30,8 +30,6 @@ _PAIR = re.compile(r"(\d+)\s*[xX\u00d7,]\s*(\d+)")
 _BRACKETS = {"(": ")", "[": "]"}
 _WAY_OUT = f"Write tiles across x tiles down, such as 3x2, each from 1 to {MOST_TILES}; none is no tiling"
 _ROUNDING = 1e-9
-# What else a model's settings may say of how an image is cut.
-_OTHERS = ("tile_size", "tiler")
 TARGET = "_target_"
 
 
@@ -77,13 +75,17 @@ class Tiler(ABC):
     def windows(self, width: int, height: int) -> list[Window]:
         """In whole pixels, each window once: the whole image, then the tiles row by row."""
 
+
+class DocumentedTiler(Tiler):
+    """One that a model's settings know by documented names."""
+
+    @abstractmethod
     def as_settings(self) -> dict[str, Any]:
-        """What ``tiler_from_settings`` takes: the class, and its attributes as the arguments that make it again."""
-        return {"tiler": {TARGET: f"{type(self).__module__}:{type(self).__qualname__}", **vars(self)}}
+        """What ``tiler_from_settings`` takes."""
 
 
 @dataclass(frozen=True)
-class WholeImage(Tiler):
+class WholeImage(DocumentedTiler):
     """No tiling."""
 
     def windows(self, width: int, height: int) -> list[Window]:
@@ -100,7 +102,7 @@ class Spans(NamedTuple):
     length: int
 
 
-class RegularTiler(Tiler):
+class RegularTiler(DocumentedTiler):
     """Rows and columns of tiles that are all of one size, beside the whole image."""
 
     @abstractmethod
@@ -111,6 +113,12 @@ class RegularTiler(Tiler):
 
     def windows(self, width: int, height: int) -> list[Window]:
         columns, rows = self.columns(width), self.rows(height)
+        if len(columns.starts) * len(rows.starts) > MOST_TILES**2:
+            raise ConfigError(
+                f"{self.as_settings()} cuts an image of {width}x{height} pixels into"
+                f" {len(columns.starts) * len(rows.starts)} tiles. The most are {MOST_TILES**2}: take larger tiles, or"
+                " let them overlap less."
+            )
         tiles = (Window(x, y, x + columns.length, y + rows.length) for y in rows.starts for x in columns.starts)
         return list(dict.fromkeys((Window(0, 0, width, height), *tiles)))
 
@@ -150,7 +158,8 @@ class SizeTiler(RegularTiler):
         _check_overlap(self.overlap_ratio)
         if min(self.width, self.height) < SMALLEST_TILE:
             raise ConfigError(
-                f"A tile of {self.width}x{self.height} pixels is too small. Both sides need {SMALLEST_TILE} or more."
+                f"tile_size={self.width}x{self.height}: a tile of so few pixels shows nothing."
+                f" Both sides need {SMALLEST_TILE} or more."
             )
 
     def columns(self, width: int) -> Spans:
@@ -188,19 +197,27 @@ def _spread(side: int, length: int, count: int) -> Spans:
 
 def tiler_from_settings(settings: Mapping[str, Any], *, source: str) -> Tiler:
     """The tiler among a model's settings; ``source`` is the file that an error names."""
-    overlap = settings.get("tile_overlap_ratio", OVERLAP_RATIO)
+    overlap = settings.get("tile_overlap_ratio")
+    overlap = OVERLAP_RATIO if overlap is None else overlap
     try:
-        grid = parse_grid(settings.get("tile_grid_size"))
-        given = [name for name in (*_OTHERS, "tile_grid_size") if settings.get(name) is not None]
-        if len(given) > 1 and (grid is not None or given[-1] in _OTHERS):
+        _check_overlap(overlap)
+        grid, size = parse_grid(settings.get("tile_grid_size")), parse_size(settings.get("tile_size"))
+        given = [name for name, value in (("tiler", settings.get("tiler")), ("tile_size", size)) if value is not None]
+        given += ["tile_grid_size"] if grid is not None else []
+        if len(given) > 1:
             raise ConfigError(f"{given[0]} and {given[1]} are two ways to cut an image. Keep one.")
-        if settings.get("tile_size") is not None:
-            return SizeTiler(*parse_size(settings["tile_size"]), overlap)
-        if settings.get("tiler") is not None:
+        if size is not None:
+            return SizeTiler(*size, overlap)
+        if given == ["tiler"]:
             return custom_tiler(settings["tiler"])
-        return WholeImage() if grid is None else GridTiler(grid, overlap)
+        return tiler_of(grid, overlap)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}".replace("tiler.grid_size", "tile_grid_size")) from None
+
+
+def tiler_of(grid: Grid | None, overlap_ratio: float) -> DocumentedTiler:
+    """One tile is no tiling."""
+    return WholeImage() if grid in (None, (1, 1)) else GridTiler(grid, overlap_ratio)
 
 
 def custom_tiler(target: Any) -> Tiler:
@@ -208,21 +225,61 @@ def custom_tiler(target: Any) -> Tiler:
     arguments = dict(target) if isinstance(target, Mapping) else {}
     path = arguments.pop(TARGET, None)
     if not isinstance(path, str):
-        raise ConfigError("tiler._target_ is not given. Name a subclass of Tiler, such as mine.tilers.Rings.")
+        raise ConfigError(
+            f"tiler: {target!r} has no {TARGET}. Name a subclass of Tiler by it, such as mine.tilers.Rings, and its"
+            " arguments beside it."
+        )
     try:
         kind = resolve_name(path)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"tiler._target_={path}: {error}. Install it, or name its folder in the variable PYTHONPATH."
+        ) from None
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"tiler._target_={path} cannot be imported: {error}.") from None
     if not (isinstance(kind, type) and issubclass(kind, Tiler)):
         raise ConfigError(f"tiler._target_={path} is no subclass of lightning_automl_vision.tiling.Tiler.")
     try:
         return kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"tiler.arguments={arguments}: {path} cannot be made: {error}.") from None
+    except Exception as error:  # whatever a class of the user's own may raise
+        raise ConfigError(f"tiler.arguments={arguments}: {path} cannot be made: {_line(error)}.") from None
 
 
-def parse_size(value: Any) -> tuple[int, int]:
-    """Pixels across and down, from ``640x480`` or a pair."""
+def windows_of(tiler: Tiler, width: int, height: int) -> tuple[Window, ...]:
+    """What a tiler says of images of this size; PluginError where that cannot be used."""
+    if isinstance(tiler, DocumentedTiler):
+        return tuple(tiler.windows(width, height))
+    name = f"{type(tiler).__name__}.windows({width}, {height})"
+    try:
+        windows, again = (
+            tuple(Window(*map(_whole, window)) for window in tiler.windows(width, height)) for _ in range(2)
+        )
+    except Exception as error:  # whatever a class of the user's own may raise
+        raise PluginError(f"{name} must give windows of left, top, right, bottom; it fails: {_line(error)}.") from None
+    picture = Window(0, 0, width, height)
+    bad = any(window.overlap(picture) != window for window in windows)
+    if bad or windows[:1] != (picture,) or len({*windows}) < len(windows) or windows != again:
+        raise PluginError(
+            f"{name} gives {[tuple(window) for window in windows[:4]]}…: the first window must be the whole image, each"
+            " must lie in it, none may come twice, and they must be the same each time."
+        )
+    return windows
+
+
+def _whole(value: Any) -> int:
+    if value != int(value):
+        raise ValueError(f"{value} is no whole pixel")
+    return int(value)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def parse_size(value: Any) -> tuple[int, int] | None:
+    """Pixels across and down, from ``640x480`` or a pair; None where none are given."""
+    if value is None or (isinstance(value, str) and _bare(value).lower() in ("none", "null")):
+        return None
     pair = _pair_in(value) if isinstance(value, str) else value
     if isinstance(pair, Sequence) and len(pair) == 2 and all(type(side) is int for side in pair):
         return pair[0], pair[1]

@@ -4,9 +4,14 @@ import os
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
 
 # Networks this small are slowed down by more threads; commands that tests start take it from here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shared machine may take any time over an example.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 ToyBatch = Callable[..., object]
 

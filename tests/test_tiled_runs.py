@@ -16,7 +16,7 @@ from lightning_automl_vision import load
 from lightning_automl_vision.api import settings
 from lightning_automl_vision.data.headers import ImageHeader
 from lightning_automl_vision.data.labelled import LabelledImages, read_labelled
-from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.errors import ConfigError, VisionError
 from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.jobs.train import check
 from lightning_automl_vision.judging import Judged, Verdicts
@@ -33,13 +33,13 @@ GRID = {"name": "grid", "grid_size": "2x2", "overlap_ratio": 0.3, "predictions_n
 
 
 class Halves(Tiler):
-    """The whole image, its left and its right part."""
+    """The whole image, its left and its right part; its arguments have other names than its attributes."""
 
     def __init__(self, share: float = 0.5) -> None:
-        self.share = share
+        self.left = share
 
     def windows(self, width: int, height: int) -> list[Window]:
-        cut = round(width * self.share)
+        cut = round(width * self.left)
         return [Window(0, 0, width, height), Window(0, 0, cut, height), Window(cut, 0, width, height)]
 
 
@@ -93,7 +93,7 @@ def test_a_model_folder_inherits_the_grid_and_may_be_given_another(tiled_run: An
     file = folder / "model" / "settings.json"
     kept = json.loads(file.read_text())
     assert (kept["tile_grid_size"], kept["tile_overlap_ratio"]) == ("2x2", 0.3)
-    assert kept["tile_predictions_nms_threshold"] == 0.4
+    assert kept["tile_predictions_nms_thresh"] == 0.4
     picture = folder.parent / "data" / "0.png"
     shown: dict[Any, int] = {}
     for grid in ("2x2", None, "(3, 2)"):
@@ -113,9 +113,12 @@ def test_a_model_folder_inherits_the_grid_and_may_be_given_another(tiled_run: An
     [
         ({"tile_grid_size": "3by2"}, r"tile_grid_size='3by2': that is no grid"),
         ({"tile_overlap_ratio": 1}, r"tile_overlap_ratio=1 must be a number in \[0, 1\)"),
-        ({"tile_predictions_nms_threshold": 2}, r"tile_predictions_nms_threshold=2 must be a number in \[0, 1\]"),
+        ({"tile_predictions_nms_thresh": 2}, r"tile_predictions_nms_thresh=2 must be a number in \[0, 1\]"),
+        ({"tile_predictions_nms_threshold": 0.5}, "are the same setting and differ"),
+        ({"tile_grid_size": None, "tile_overlap_ratio": 5}, r"tile_overlap_ratio=5 must be a number in \[0, 1\)"),
+        ({"tile_grid_size": None, "tiler": "mine.Rings"}, "'mine.Rings' has no _target_"),
         ({"tile_merge": "wbf"}, r"tile_merge='wbf' must be one of nms"),
-        ({"tile_merge_largest": 50}, "largest is a setting of greedy_merging"),
+        ({"tile_merge_largest": 50}, "tile_merge_largest=50: only tile_merge=greedy_merging lets boxes grow"),
         ({"tile_size": "64x64"}, "tile_size and tile_grid_size are two ways"),
         ({"tile_gird_size": "2x2"}, "no setting 'tile_gird_size'. Did you mean 'tile_grid_size'"),
     ],
@@ -140,7 +143,7 @@ def test_auto_obeys_the_advisor_and_says_why(tmp_path: Path) -> None:
     log = (tmp_path / "run" / "run.log").read_text()
     line = next(line for line in log.splitlines() if f"tiler=auto: {told['tile_grid_size']} tiles" in line)
     assert "raises the score from" in line
-    assert "Tiles raised mean_average_precision by" in log
+    assert "With tiles mean_average_precision is" in log
     assert f"to {told['predicted']['score']:.3f}.\n" in log
 
 
@@ -156,14 +159,15 @@ def test_a_tiler_of_ones_own_trains_and_answers(tmp_path: Path) -> None:
     run(tmp_path, DETECTION, tiler=tiler, training={"number_of_epochs": 1}, count=10)
     loaded = load(tmp_path / "run").tiling.tiler
     assert isinstance(loaded, Halves)
-    assert loaded.share == 0.25
+    assert loaded.left == 0.25
 
 
 @pytest.mark.parametrize(
     ("target", "answer"),
     [
-        ({}, "_target_ is not given"),
-        ({"_target_": "no.such.Thing"}, "cannot be imported"),
+        ({}, "has no _target_"),
+        ({"_target_": "no.such.Thing"}, "No module named 'no'. Install it, or name its folder"),
+        ({"_target_": "test_tiled_runs.Nothing"}, "cannot be imported"),
         ({"_target_": "os.system", "command": "true"}, "is no subclass of"),
         ({"_target_": "test_tiled_runs.Halves", "shore": 1}, "cannot be made"),
     ],
@@ -179,17 +183,23 @@ def test_nothing_but_a_tiler_is_ever_called(target: dict[str, Any], answer: str)
         ({"tiler": {"grid_size": "2x2"}}, r"tiler\.grid_size.*it belongs to tiler=grid"),
         ({"tiler": {"name": "grid", "grid_size": "2y2"}}, r"tiler\.grid_size='2y2': that is no grid"),
         ({"tiler": {"name": "grid", "grid_size": "2x2", "tile_size": "64x64"}}, "two ways to cut an image"),
-        ({"tiler": {"name": "grid", "tile_size": "8x8"}}, "8x8 pixels is too small"),
+        ({"tiler": {"name": "grid", "tile_size": "8x8"}}, r"tiler\.tile_size=8x8: a tile of so few pixels"),
+        ({"tiler": {"name": "grid", "tile_size": "big"}}, r"tiler\.tile_size='big': that is no size"),
         ({"tiler": {"name": "grid", "overlap_ratio": 1.0}}, r"overlap_ratio=1.0: must be in \[0, 1\)"),
         ({"tiler": {"name": "grid", "largest": 9.0}}, r"tiler\.largest=9: only tiler\.merge=greedy_merging"),
         ({"tiler": "grid", "task": "image_classification", "model": "resnet18"}, "finds none. Leave it out"),
         ({"tiler": {"name": "custom"}}, r"tiler\._target_ has no value"),
+        ({"tiler": {"name": "custom", "_target_": "test_tiled_runs.Halves", "arguments": [3]}}, "must be a mapping"),
+        (
+            {"tiler": {"name": "custom", "_target_": "test_tiled_runs.Halves", "arguments": {"share": 3}}},
+            "must lie in it",
+        ),
         ({"tiler": {"name": "custom", "_target_": "os.system"}}, r"tiler\._target_=os\.system is no subclass"),
     ],
 )
 def test_what_cannot_be_cut_is_refused_before_anything_is_read(keys: dict[str, Any], answer: str) -> None:
     usual = {"task": DETECTION, "model": MODELS[DETECTION], "data": {"training": "x"}}
-    with pytest.raises(ConfigError, match=answer):
+    with pytest.raises(VisionError, match=answer):
         check(settings(**{**usual, **keys}))
 
 
@@ -201,6 +211,8 @@ def test_what_cannot_be_cut_is_refused_before_anything_is_read(keys: dict[str, A
         ({"grid_size": [3, 2], "overlap_ratio": 0.1}, GridTiler((3, 2), 0.1)),
         ({"grid_size": "none"}, WholeImage()),
         ({"grid_size": None}, WholeImage()),
+        ({"grid_size": "1x1"}, WholeImage()),
+        ({"tile_size": "none"}, GridTiler((3, 2))),
         ({"tile_size": "640x480"}, SizeTiler(640, 480)),
         ({"tile_size": [640, 480]}, SizeTiler(640, 480)),
     ],

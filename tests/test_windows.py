@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -19,14 +20,14 @@ from lightning_automl_vision.data.module import make_loader
 from lightning_automl_vision.data.photos import Photos
 from lightning_automl_vision.data.resizing import LongSide
 from lightning_automl_vision.data.sampling import EpochSampler, groups_by_rarest_label
-from lightning_automl_vision.data.tiled import Windows, empty_tiles, tiled, windows_in
+from lightning_automl_vision.data.tiled import Windows, empty_tiles, tiled
 from lightning_automl_vision.data.window_sampling import Cut, WindowSampler, dealt, lanes_for, packed, readers_for
-from lightning_automl_vision.errors import PluginError
+from lightning_automl_vision.errors import ConfigError, PluginError
 from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.object_augment import build_object_transform
 from lightning_automl_vision.samples import Boxes, Place, Sample
 from lightning_automl_vision.settings import MosaicConfig, ObjectAugmentConfig
-from lightning_automl_vision.tiling import GridTiler, Tiler, tiled_target
+from lightning_automl_vision.tiling import GridTiler, SizeTiler, Tiler, tiled_target, windows_of
 
 WIDTH, HEIGHT = 120, 90
 GRID = GridTiler((3, 2), 0.25)
@@ -275,19 +276,43 @@ def test_few_images_are_read_by_few_processes() -> None:
     assert readers_for(8, 30) == 2
 
 
+class Mine(Tiler):
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def windows(self, width: int, height: int) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer() if callable(self.answer) else self.answer
+
+
+WHOLE = (0, 0, 100, 80)
+COUNTED = itertools.count()
+
+
 @pytest.mark.parametrize(
-    "windows",
+    ("answer", "why"),
     [
-        [],
-        [Window(0, 0, 50, 40)],
-        [Window(0, 0, 100, 80), Window(60, 0, 110, 40)],
-        [Window(0, 0, 100, 80), Window(0, 0, 50, 40), Window(0, 0, 50, 40)],
+        ([], "the first window must be the whole image"),
+        ([(0, 0, 50, 40)], "the first window must be the whole image"),
+        ([WHOLE, (60, 0, 110, 40)], "each must lie in it"),
+        ([WHOLE, (0, 0, 50, 40), (0, 0, 50, 40)], "none may come twice"),
+        (lambda: [WHOLE, (0, 0, 50 + next(COUNTED), 40)], "the same each time"),
+        ([WHOLE, (0, 0, 50.5, 40)], r"it fails: ValueError: 50\.5 is no whole pixel"),
+        (None, "it fails: TypeError"),
+        ([WHOLE, (0, 0)], "it fails: TypeError"),
+        (RuntimeError("two\nlines"), "it fails: RuntimeError: two lines"),
     ],
 )
-def test_a_tiler_that_cannot_be_used_is_named(windows: list[Window]) -> None:
-    class Mine(Tiler):
-        def windows(self, width: int, height: int) -> list[Window]:
-            return windows
+def test_a_tiler_that_cannot_be_used_is_named(answer: Any, why: str) -> None:
+    with pytest.raises(PluginError, match=rf"Mine\.windows\(100, 80\) .*{why}"):
+        windows_of(Mine(answer), 100, 80)
 
-    with pytest.raises(PluginError, match="Mine cuts 100x80 pixels into"):
-        windows_in((100, 80), Mine())
+
+def test_plain_tuples_are_windows_too() -> None:
+    assert windows_of(Mine([WHOLE, (0, 0, 50, 80)]), 100, 80)[1] == Window(0, 0, 50, 80)
+
+
+def test_more_tiles_than_anyone_would_wait_for_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cuts an image of 640x480 pixels into \d+ tiles. The most are 10000"):
+        windows_of(SizeTiler(16, 16, 0.95), 640, 480)

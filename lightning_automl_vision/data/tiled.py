@@ -11,10 +11,9 @@ import numpy as np
 
 from lightning_automl_vision.data.headers import ImageHeader
 from lightning_automl_vision.data.labelled import LabelledImages
-from lightning_automl_vision.errors import PluginError
 from lightning_automl_vision.geometry import B, Window, still_seen, visible_shares
 from lightning_automl_vision.samples import BoolArray, Boxes, IntArray, Place, Sample
-from lightning_automl_vision.tiling import MINIMUM_VISIBILITY, Tiler, tiled_target
+from lightning_automl_vision.tiling import MINIMUM_VISIBILITY, Tiler, tiled_target, windows_of
 
 V = TypeVar("V", covariant=True)
 Size = tuple[int, int]
@@ -31,7 +30,7 @@ class Windows(Sequence[Window]):
     @classmethod
     def of(cls, images: LabelledImages[Any], tiler: Tiler) -> Self:
         sizes = [(header.width, header.height) for header in images.headers]
-        kinds = {size: windows_in(size, tiler) for size in {*sizes}}
+        kinds = {size: windows_of(tiler, *size) for size in {*sizes}}
         return cls(sizes, kinds, np.cumsum([0, *(len(kinds[size]) for size in sizes)]))
 
     def __len__(self) -> int:
@@ -67,19 +66,6 @@ def empty_tiles(
             shares = visible_shares(target, window)
             empty[number] = not is_whole(window, size) and not still_seen(shares, minimum_visibility).any()
     return empty
-
-
-def windows_in(size: Size, tiler: Tiler) -> tuple[Window, ...]:
-    """What the tiler says of images of this size; PluginError where that cannot be cut."""
-    windows = tuple(tiler.windows(*size))
-    picture = Window(0, 0, *size)
-    bad = next((window for window in windows if window.overlap(picture) != window), None)
-    if bad is not None or not windows or not is_whole(windows[0], size) or len({*windows}) < len(windows):
-        raise PluginError(
-            f"{type(tiler).__name__} cuts {size[0]}x{size[1]} pixels into {[tuple(window) for window in windows[:4]]}…:"
-            " the first window must be the whole image, each must lie in it, and none may come twice."
-        )
-    return windows
 
 
 def is_whole(window: Window, size: Size) -> bool:

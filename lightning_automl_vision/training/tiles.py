@@ -72,11 +72,11 @@ def gains(
         survey = Survey(layout_of(images), resizing)
         before, after = survey.effect(NO_TILING, 0.0).score, survey.effect(tiler.grid, tiler.overlap_ratio).score
         told["predicted"] = {"score": after, "score_without_tiles": before, "gain": _difference(after, before)}
-    told["definitions"] = {
-        "predicted": f"the advisor's score on the training set: {DEFINITIONS['score']}",
-        "measured": f"{PRIMARY} on the validation set of all windows merged, of tiles without the whole image, and of"
-        " the whole image alone, by the same model; the gain is the first less the last",
-    }
+        told["predicted"]["definition"] = f"the advisor's score on the training set: {DEFINITIONS['score']}"
+    told["measured"]["definition"] = (
+        f"{PRIMARY} on the validation set: of all windows merged, of tiles without the whole image, and of the whole"
+        " image alone, by the same model; the gain is the first less the last"
+    )
     _tell_gains(told)
     return told
 
@@ -92,9 +92,9 @@ def _tell_gains(told: Mapping[str, Any]) -> None:
         )
     if measured["gain"] is not None:
         LOG.info(
-            "Tiles raised %s by %.3f, from %.3f by whole images alone to %.3f merged; tiles alone reach %.3f.",
+            "With tiles %s is %.4f; by whole images alone it is %.4f, by tiles alone %.4f.",
             PRIMARY,
-            *(measured[name] for name in ("gain", WHOLE, "merged", TILES)),
+            *(measured[name] for name in ("merged", WHOLE, TILES)),
         )
 
 
