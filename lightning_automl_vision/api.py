@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping
-from os import PathLike, fspath
+from collections.abc import Mapping
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_automl_vision.arguments import GROUPS, ROOT
+from lightning_automl_vision.arguments import ROOT
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.config import CONFIG_DIR, register
-from lightning_automl_vision.config_errors import explain, known_keys, unknown_key
+from lightning_automl_vision.config_errors import explain, unknown_key
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.log import on_console
 from lightning_automl_vision.result import Result
+from lightning_automl_vision.search.overrides import as_overrides
 
 
 def train(*, experiment: str | None = None, **keys: Any) -> Result:
@@ -46,37 +44,8 @@ def settings(*, experiment: str | None = None, **keys: Any) -> Settings:
     return Settings.from_config(config, tuple(overrides))
 
 
-def _overrides(keys: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in keys.items():
+def _overrides(keys: Mapping[str, Any]) -> list[str]:
+    for key in keys:
         if key not in ROOT:
             raise ConfigError(unknown_key(key))
-        if key in GROUPS and isinstance(value, Mapping):
-            below = dict(value)
-            if "name" in below:
-                yield f"{key}={below.pop('name')}"
-            yield from _below(key, below)
-        elif key in GROUPS:
-            yield f"{key}={value}"
-        else:
-            yield f"{key}={_quoted(value)}"
-
-
-def _below(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and f"{prefix}.{key}" not in dict(known_keys()):
-            yield from _below(f"{prefix}.{key}", value)
-        else:
-            yield f"{prefix}.{key}={_quoted(value)}"
-
-
-def _quoted(value: Any) -> str:
-    """The value in hydra's grammar, whatever characters it holds."""
-    if isinstance(value, (str, PathLike)):
-        # Hydra halves the backslashes before a quote, and only those.
-        text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), fspath(value))
-        return f"'{text}'"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}: {_quoted(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(_quoted(item) for item in value) + "]"
-    return json.dumps(value)
+    return as_overrides(keys, literal=False)

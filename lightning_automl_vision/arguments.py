@@ -25,6 +25,8 @@ _WITHOUT_RUNS = {
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments for ours."""
     arguments = [_as_text(argument) for argument in arguments]
+    if any(map(_begins_sweep, arguments)) and not {"-m", "--multirun"} & {*arguments}:
+        arguments.append("--multirun")
     if not arguments or not _is_word(arguments[0]):
         return arguments
     verb, *rest = arguments
@@ -47,6 +49,11 @@ def _check_key(verb: str, argument: str, own: set[str]) -> None:
     hint = nearest(name, sorted(own | ROOT)) if name not in own | ROOT else ""
     if "=" in argument and any(repr(key) in hint for key in own):
         raise ConfigError(f"lav {verb} has no key {name!r}.{hint} `lav {verb} --help` lists its keys.")
+
+
+def _begins_sweep(argument: str) -> bool:
+    key, _, value = argument.partition("=")
+    return key == "limits.max_trials" and value.isdigit() and int(value) > 1
 
 
 def _as_text(argument: str) -> str:

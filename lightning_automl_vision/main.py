@@ -22,12 +22,14 @@ from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError
 from lightning_automl_vision.help import help_text
 from lightning_automl_vision.jobs import job_module
 from lightning_automl_vision.log import on_console
+from lightning_automl_vision.search.watching import watch_parent
 
 DEBUG = "LAV_DEBUG"
 
 
 def main() -> None:
     """Run the command line; leaves the process with the exit codes of docs/reference.md."""
+    watch_parent()
     # Without this, hydra prints tracebacks of its own and leaves; the line a user sees is ours to write.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -53,6 +55,10 @@ def main() -> None:
 def run(config: DictConfig, overrides: Sequence[str]) -> float | None:
     """Do the composed job and give the primary metric, where the verb has one."""
     settings = Settings.from_config(config, tuple(overrides))
+    if settings.job.name == "train" and settings.limits.max_trials > 1:
+        from lightning_automl_vision.search.job import run_sweep
+
+        return run_sweep(config, {}, overrides)
     job = job_module(settings.job.name)
     with on_console(quiet=settings.quiet):
         outcome: float | None = job.run(settings)

@@ -14,7 +14,8 @@ from lightning_automl_vision.errors import ConfigError
 
 RESULT = "result.json"
 # What `status` may be; docs/reference.md says what each means.
-FINISHED = ("completed", "stopped_early", "timeout")
+PRUNED = "pruned"
+FINISHED = ("completed", "stopped_early", "timeout", PRUNED)
 STATUSES = (*FINISHED, "interrupted", "failed")
 _PACKAGES = (
     "lightning-automl-vision",
@@ -36,7 +37,10 @@ class PrimaryMetric:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """``metrics`` are those of the best epoch on the validation set, ``test_metrics`` of its model on the test set."""
+    """``metrics`` are those of the best epoch on the validation set, ``test_metrics`` of its model on the test set.
+
+    ``reason`` says why a pruned run was asked to end, ``error`` why a failed one could not go on.
+    """
 
     status: str
     task: str
@@ -49,6 +53,7 @@ class Result:
     seconds: float = 0.0
     random_seed: int | None = None
     folder: str = ""
+    reason: str | None = None
     error: str | None = None
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
 

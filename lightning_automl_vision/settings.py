@@ -209,7 +209,7 @@ class TrainerConfig:
 class LimitsConfig:
     max_trials: int = key(
         1,
-        "How many configurations a search tries; more than 1 is refused until there is a search.",
+        "How many trials a sweep has; more than 1 begin one. A grid has its points, and no more than these.",
         minimum=1,
         maximum=1000,
     )
@@ -217,8 +217,12 @@ class LimitsConfig:
         1, "How many of them run at the same time, at most max_trials.", minimum=1, maximum=100
     )
     timeout_minutes: float = key(
-        10080, "Training stops, and keeps its best epoch, when this time is over.", above=0, maximum=86400
+        10080,
+        "Training stops, and keeps its best epoch, when this time is over; of a sweep, all trials together.",
+        above=0,
+        maximum=86400,
     )
+    trial_timeout_minutes: float | None = key(None, "The same for each trial of a sweep.", above=0, maximum=86400)
 
 
 @dataclass

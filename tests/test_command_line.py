@@ -105,6 +105,12 @@ def test_a_value_in_round_brackets_is_a_text():
     assert rewrite(["x='(3, 2)'", "y=f(3)"]) == ["x='(3, 2)'", "y=f(3)"]
 
 
+def test_several_trials_begin_a_sweep():
+    assert rewrite(["limits.max_trials=5"]) == ["limits.max_trials=5", "--multirun"]
+    assert rewrite(["-m", "limits.max_trials=5"]) == ["-m", "limits.max_trials=5"]
+    assert rewrite(["limits.max_trials=1"]) == ["limits.max_trials=1"]
+
+
 def test_a_stray_word_is_refused():
     with pytest.raises(
         ConfigError, match=r"lav train takes no 'photos'. Write KEY=VALUE, such as data.training=photos."

@@ -236,7 +236,8 @@ def test_a_small_set_is_refused(tmp_path):
     [
         (["model=vits16r224", "training.training_crop_size=256"], "vits16r224 takes 224 pixels only"),
         (["model=resnet18", "training.layers_to_freeze=9"], "resnet18 has 5 layer groups"),
-        (["model=resnet18", "limits.max_trials=5"], "trains one configuration a run"),
+        (["model=resnet18", "limits.max_trials=5"], "Nothing varies: give a key several values"),
+        (["model=resnet18", "limits.max_concurrent_trials=5"], "one training has no use for it"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(arguments, answer, tmp_path):
@@ -290,7 +291,11 @@ def test_a_sweep_runs_each_value_in_a_folder_of_its_own(photos, tmp_path):
     arguments = ["-m", *TINY, f"data.training={photos}", "trainer.max_steps=1", "output_dir=sweep"]
     process = lav_command(*arguments, "training.learning_rate=0.01,0.02", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
-    rates = [
-        yaml.safe_load((tmp_path / "sweep" / n / "config.yaml").read_text())["training"]["learning_rate"] for n in "01"
-    ]
-    assert rates == [0.01, 0.02]
+    trials = [tmp_path / "sweep" / name for name in ("trial_0000", "trial_0001")]
+    configurations = [yaml.safe_load((trial / "config.yaml").read_text())["training"] for trial in trials]
+    assert [configuration["learning_rate"] for configuration in configurations] == [0.01, 0.02]
+    assert len({configuration["random_seed"] for configuration in configurations}) == 1
+    board = json.loads((tmp_path / "sweep" / "leaderboard.json").read_text())
+    assert {row["state"] for row in board["trials"]} == {"complete"}
+    assert all(row["interval"][0] <= row["value"] <= row["interval"][1] for row in board["trials"])
+    assert (tmp_path / "sweep" / "best" / "model" / "weights.safetensors").exists()

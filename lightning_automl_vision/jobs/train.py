@@ -23,7 +23,13 @@ from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.plugins import model_spec, model_specs
 from lightning_automl_vision.result import PrimaryMetric, Result
 from lightning_automl_vision.run import RunFolder, finite
-from lightning_automl_vision.settings import AugmentConfig, JobConfig, ObjectAugmentConfig, TrainingConfig
+from lightning_automl_vision.settings import (
+    AugmentConfig,
+    JobConfig,
+    LimitsConfig,
+    ObjectAugmentConfig,
+    TrainingConfig,
+)
 from lightning_automl_vision.specs import TASKS, ModelSpec, TaskSpec
 from lightning_automl_vision.storage import is_full, unwritable
 from lightning_automl_vision.tables import table
@@ -137,6 +143,7 @@ def _trained(settings: Settings, spec: ModelSpec, transform: Transform, folder: 
         epochs=fitted.epochs,
         random_seed=seed,
         folder=str(folder.path),
+        reason=fitted.reason,
     )
 
 
@@ -154,7 +161,7 @@ def summary(result: Result) -> str:
     """The table at the end of a run."""
     primary = result.primary_metric
     rows = [
-        ("status", result.status),
+        ("status", f"{result.status}: {result.reason}" if result.reason else result.status),
         (
             primary.name,
             _figure(primary.value) + (f" (epoch {primary.epoch} of {result.epochs})" if primary.epoch else ""),
@@ -190,13 +197,7 @@ def check(settings: Settings) -> ModelSpec:
     """Everything that can be refused before a folder is made or data are read."""
     if not settings.data.training:
         raise ConfigError("data.training is not given. Name the labelled images: data.training=PATH.")
-    if settings.limits.max_trials > 1 or settings.limits.max_concurrent_trials > 1:
-        raise ConfigError(
-            f"limits.max_trials={settings.limits.max_trials},"
-            f" limits.max_concurrent_trials={settings.limits.max_concurrent_trials}:"
-            " this version trains one configuration a run."
-            " Try several with -m and comma-separated values, such as -m training.learning_rate=0.01,0.02."
-        )
+    _check_alone(settings.limits)
     for name in ("checkpoint", "runs"):
         if getattr(settings, name):
             raise ConfigError(f"{name}={getattr(settings, name)}: lav train takes no other run. Leave it out.")
@@ -227,6 +228,17 @@ def check(settings: Settings) -> ModelSpec:
     _check_split(settings)
     _check_scores(settings)
     return spec
+
+
+def _check_alone(limits: LimitsConfig) -> None:
+    """What only a sweep knows."""
+    for name in ("max_trials", "max_concurrent_trials", "trial_timeout_minutes"):
+        value = getattr(limits, name)
+        if value != getattr(LimitsConfig, name):
+            raise ConfigError(
+                f"limits.{name}={value}: one training has no use for it. Leave it out, or begin a sweep on the command"
+                " line: lav -m training.learning_rate=0.01,0.02 limits.max_concurrent_trials=2."
+            )
 
 
 def _check_augment(augment: AugmentConfig | ObjectAugmentConfig, task: TaskSpec) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,8 @@ from lightning_automl_vision.samples import FloatArray, IntArray
 
 SAMPLES = 1000
 LEVEL = 0.95
+# So many counts are held at a time: 32 MB.
+_BLOCK = 1 << 22
 
 
 class Interval(NamedTuple):
@@ -39,3 +41,12 @@ def interval(values: FloatArray) -> Interval:
     tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(values, (tail, 1 - tail))
     return Interval(float(low), float(high))
+
+
+def resampled_counts(images: int, *, samples: int = SAMPLES, seed: int = 0) -> Iterator[FloatArray]:
+    """The draws of `resampled` as how often each image is in each of them, images x samples, block after block."""
+    generator = np.random.default_rng(seed)
+    most = max(1, _BLOCK // max(1, images))
+    for begin in range(0, samples, most):
+        drawn = [generator.integers(images, size=images) for _ in range(min(most, samples - begin))]
+        yield np.stack([np.bincount(draw, minlength=images) for draw in drawn], axis=1).astype(np.float64)

@@ -16,6 +16,7 @@ from lightning_automl_vision.data.batching import Truth
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.errors import TrainingError
 from lightning_automl_vision.models import Batch, Targets, VisionModel
+from lightning_automl_vision.search.per_image import PerImage
 from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.task_settings import TaskConfig
 from lightning_automl_vision.training.averaging import averaged_weights
@@ -92,6 +93,10 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
     def answers(self) -> Iterator[dict[str, Any]]:
         """The predictions of that evaluation, image by image, as JSON."""
         yield from ()
+
+    def per_image(self, images: LabelledImages[Any]) -> PerImage | None:
+        """What that evaluation left of each of the images; None where they say nothing of the primary metric."""
+        return None
 
     def keep_evaluation(self) -> None:
         """Called when the last evaluation is the best so far."""

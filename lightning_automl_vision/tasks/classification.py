@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_automl_vision.data.batching import Truth, class_targets, indicator_targets
+from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.evaluation import evaluation_document
 from lightning_automl_vision.metrics.classification import classification_metrics
 from lightning_automl_vision.models import Batch, Targets
 from lightning_automl_vision.samples import ScoredLabels, Scores
+from lightning_automl_vision.search.per_image import ImageValues, PerImage
 from lightning_automl_vision.tasks.base import VisionTask
 
 
@@ -45,6 +47,11 @@ class ClassificationTask(VisionTask[Targets, ScoredLabels]):
 
     def document(self) -> dict[str, Any]:
         return evaluation_document(self.scores, self.labels, multilabel=self.multilabel, classes=self.classes)
+
+    def per_image(self, images: LabelledImages[Any]) -> PerImage:
+        names = [images.name(index) for index in range(len(images))]
+        kind = ImageValues.iou if self.multilabel else ImageValues.accuracy
+        return kind(names, self.scores, self.labels, self.classes)
 
     def keep_evaluation(self) -> None:
         self._kept = (self.scores, self.labels)

@@ -16,6 +16,7 @@ from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.judging import Judged, Verdicts
 from lightning_automl_vision.models import B, Batch, BoxTargets, D, Detector, MaskTargets, VisionModel
 from lightning_automl_vision.samples import ScoredBoxes, ScoredMasks
+from lightning_automl_vision.search.per_image import PerImage, of_judged
 from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.task_settings import VALIDATION_LOSS, ObjectTaskConfig
 from lightning_automl_vision.tasks.base import VisionTask
@@ -104,6 +105,9 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
 
     def answers(self) -> Iterator[dict[str, Any]]:
         yield from () if self.judged is None else self.verdicts.answers(self.judged)
+
+    def per_image(self, images: LabelledImages[Any]) -> PerImage | None:
+        return None if self.judged is None else of_judged(self.judged, self.verdicts)
 
     def keep_evaluation(self) -> None:
         self._kept = self.judged

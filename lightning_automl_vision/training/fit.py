@@ -16,6 +16,7 @@ from lightning.pytorch.plugins import DoublePrecision
 
 from lightning_automl_vision.errors import TrainingError
 from lightning_automl_vision.models import Batch
+from lightning_automl_vision.result import PRUNED
 from lightning_automl_vision.settings import LimitsConfig, TrainerConfig, TrainingConfig
 from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.training.devices import check_trainer, device_of
@@ -24,15 +25,20 @@ from lightning_automl_vision.training.evaluations import Evaluations
 from lightning_automl_vision.training.noise import silenced
 from lightning_automl_vision.training.progress import Progress
 from lightning_automl_vision.training.schedules import accumulated_batches
+from lightning_automl_vision.training.stopping import Stopping
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """``status`` is completed, stopped_early, timeout or interrupted; ``epochs`` counts those that were begun."""
+    """``status`` is completed, stopped_early, timeout, pruned or interrupted; ``epochs`` counts those that were begun.
+
+    ``reason`` says in words why it was asked to end, if it was.
+    """
 
     status: str
     epochs: int
     seconds: float
+    reason: str | None = None
     best_epoch: int | None = None
     best_metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -59,13 +65,18 @@ def fit(
     check_trainer(trainer)
     evaluations = Evaluations(folder=folder, training=training, started=started)
     ending = Ending(seconds=limits.timeout_minutes * 60, started=started, max_steps=trainer.max_steps)
+    stopping = Stopping.of_this_process()
     bars = [Progress()] if sys.stderr.isatty() and not quiet else []
     try:
         with silenced(), ending.listening():
             task.publish_every = trainer.log_every_n_steps
             task.train()  # the trainer keeps each module's mode, whatever it is
             lightning = make_trainer(
-                training, trainer, folder=folder, loggers=loggers, callbacks=[*bars, ending, evaluations, *callbacks]
+                training,
+                trainer,
+                folder=folder,
+                loggers=loggers,
+                callbacks=[*bars, ending, evaluations, stopping, *callbacks],
             )
             lightning.fit(task, training_loader, validation_loader)
     except ValueError as error:
@@ -87,10 +98,12 @@ def fit(
         best = torch.load(evaluations.best, map_location="cpu", weights_only=True)
         task.model.load_state_dict(best["state_dict"])
         task.recall_evaluation()
+    asked = PRUNED if stopping.reason else STOPPED_EARLY if evaluations.stopped_early else COMPLETED
     return FitResult(
-        status=ending.reason or (STOPPED_EARLY if evaluations.stopped_early else COMPLETED),
+        status=ending.reason or asked,
         epochs=evaluations.epochs,
         seconds=time.monotonic() - started,
+        reason=stopping.reason,
         best_epoch=evaluations.best_epoch,
         best_metrics=evaluations.best_metrics,
     )

@@ -21,6 +21,7 @@ from lightning_automl_vision.data.window_sampling import Cut
 from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
 from lightning_automl_vision.models import VisionModel
 from lightning_automl_vision.run import RunFolder, write_json, write_lines
+from lightning_automl_vision.search.per_image import PER_IMAGE
 from lightning_automl_vision.specs import TASKS, ModelSpec
 from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.tasks.objects import ObjectTask
@@ -154,6 +155,9 @@ class TrainingSession:
             explained["tiling"] = gains(self.tiling, self.data.training, self.resizing, metrics)
         write_json(folder.path / "evaluation.json", explained)
         write_lines(folder.path / "predictions.jsonl", self.task.answers())
+        per_image = self.task.per_image(self.data.validation)
+        if per_image is not None:
+            per_image.save(folder.path / PER_IMAGE)
         save_model(folder.model, card, self.task.model)
 
     def _judging(self, images: LabelledImages[Any]) -> ImageLoader:

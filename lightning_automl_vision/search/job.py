@@ -1,0 +1,193 @@
+"""A sweep from the command line: what it tries, how it is drawn, what it may use; then the sweep itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.errors import ConfigError, TrainingError
+from lightning_automl_vision.log import LOG, in_file, on_console
+from lightning_automl_vision.search.overrides import as_overrides
+from lightning_automl_vision.search.spaces import Spaces, flat, spaces_of
+from lightning_automl_vision.search_settings import SearchConfig
+
+GRID = "grid"
+# What the sweep obeys itself, and no trial is told.
+_OF_THE_SWEEP = ("search", "output_dir", "quiet", "hydra/sweeper", "hydra.sweeper", "hydra.mode", "hydra.sweep")
+_LIMITS = ("max_trials", "max_concurrent_trials", "timeout_minutes", "trial_timeout_minutes", "max_failure_rate")
+_MINUTE = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """``trials`` is None where a grid says how many there are."""
+
+    settings: Settings
+    spaces: Spaces
+    sampler: Any
+    policy: Any
+    seed: int
+    trials: int | None
+    arguments: tuple[str, ...]
+
+    @property
+    def is_grid(self) -> bool:
+        return bool(self.sampler == GRID)
+
+
+def run_sweep(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[str]) -> float | None:
+    """The primary metric of the winner; ``keys`` are those of ``hydra.sweeper``."""
+    from lightning_automl_vision.search.fork_server import ForkServer, cannot_fork
+    from lightning_automl_vision.search.leaderboard import Leaderboard
+    from lightning_automl_vision.search.policies import policy_of
+    from lightning_automl_vision.search.samplers import sampler_of
+    from lightning_automl_vision.search.sweep import Limits, Sweep, threads_for
+    from lightning_automl_vision.search.tickets import Direction, Tickets, locked, open_study
+
+    asked = asked_for(config, keys, arguments)
+    settings, task = asked.settings, asked.settings.task
+    folder = Path(settings.output_dir).absolute()
+    direction: Direction = "minimize" if task.lower_is_better else "maximize"
+    points: Sequence[Mapping[str, Any] | None] = asked.spaces.grid() if asked.is_grid else [None] * (asked.trials or 1)
+    points = points[: asked.trials]
+    limits = settings.limits
+    slots = min(limits.max_concurrent_trials, len(points))
+    with on_console(quiet=settings.quiet), locked(folder), in_file(folder / "run.log"):
+        study = open_study(
+            folder,
+            direction=direction,
+            sampler=sampler_of(asked.sampler, asked.seed),
+            pruner=policy_of(asked.policy, direction),
+            fingerprint=asked.spaces.fingerprint(),
+        )
+        tickets = Tickets(study)
+        tickets.issue(points)
+        board = Leaderboard(
+            folder=folder,
+            tickets=tickets,
+            metric=task.judged_by,
+            lower_is_better=task.lower_is_better,
+            arguments=asked.arguments,
+        )
+        LOG.info("%d trials, %d at a time, in %s", len(points), slots, folder)
+        with ForkServer() as server:
+            if not cannot_fork():
+                server.warm_up()
+            Sweep(
+                tickets=tickets,
+                spaces=asked.spaces,
+                arguments=asked.arguments,
+                folder=folder,
+                metric=task.judged_by,
+                lower_is_better=task.lower_is_better,
+                limits=Limits(
+                    slots=slots,
+                    seconds=limits.timeout_minutes * _MINUTE,
+                    trial_seconds=(limits.trial_timeout_minutes or limits.timeout_minutes) * _MINUTE,
+                    most_failures=float(keys.get("max_failure_rate", 1.0)),
+                    threads=threads_for(slots),
+                ),
+                with_default=not asked.is_grid,
+                server=None if cannot_fork() else server,
+                changed=board.write,
+            ).run()
+        winner = board.finish()
+    if not settings.quiet:
+        print(board.text())
+    if winner is None:
+        raise TrainingError(f"No trial was finished in {folder}. {board.first_failure}")
+    return winner.value
+
+
+def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[str]) -> Asked:
+    """Everything that can be refused before a trial begins."""
+    from lightning_automl_vision.jobs.train import check, seeded
+
+    search = OmegaConf.to_object(config["search"]) if config.get("search") is not None else None
+    if search is not None and not isinstance(search, SearchConfig):
+        raise ConfigError("search is no group that a sweep knows. Write +search=random, grid, bayesian or sobol.")
+    swept, fixed = _sorted_out(arguments)
+    params = {**_plain(keys.get("params")), **swept}
+    spaces = _spaces(search, params)
+    plain = OmegaConf.masked_copy(config, [str(name) for name in config if name not in ("hydra", "search")])
+    settings = Settings.from_config(plain, tuple(fixed))
+    trials = _agreed("limits.max_trials", settings.limits.max_trials, 1, keys.get("n_trials"), "hydra.sweeper.n_trials")
+    jobs = _agreed(
+        "limits.max_concurrent_trials",
+        settings.limits.max_concurrent_trials,
+        1,
+        keys.get("n_jobs"),
+        "hydra.sweeper.n_jobs",
+    )
+    sampler = keys.get("sampler") or (search.sampler if search is not None else None)
+    sampler = sampler or (GRID if trials is None else "random")
+    if sampler != GRID and trials is None:
+        raise ConfigError("limits.max_trials is not given. Say how many trials there shall be: limits.max_trials=20.")
+    limits = settings.limits
+    check(replace(settings, limits=replace(limits, max_trials=1, max_concurrent_trials=1, trial_timeout_minutes=None)))
+    settings = seeded(replace(settings, limits=replace(limits, max_concurrent_trials=jobs or 1)))
+    seed = int(settings.training.random_seed or 0)
+    kept = [text for text in fixed if not _is_of_the_sweep(text) and not text.startswith("training.random_seed=")]
+    kept += as_overrides({"training.random_seed": seed})
+    return Asked(
+        settings=settings,
+        spaces=spaces,
+        sampler=sampler,
+        policy=None if search is None else search.early_termination,
+        seed=seed if search is None or search.seed is None else search.seed,
+        trials=trials,
+        arguments=tuple(kept),
+    )
+
+
+def _spaces(search: SearchConfig | None, params: Mapping[str, Any]) -> Spaces:
+    given = None if search is None else search.spaces
+    if given is not None and params:
+        raise ConfigError(
+            f"search.spaces and {', '.join(params)} both say what is tried. Put all of it into search.spaces, or leave"
+            " that out."
+        )
+    if given is None and not params:
+        raise ConfigError(
+            "Nothing varies: give a key several values, such as -m training.learning_rate=0.01,0.02, or search.spaces."
+        )
+    return flat(params) if given is None else spaces_of(given)
+
+
+def _sorted_out(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The keys that have several values, with what was written; and the other arguments."""
+    swept, fixed = {}, []
+    parsed = OverridesParser.create().parse_overrides(list(arguments))
+    for text, override in zip(arguments, parsed, strict=True):
+        if override.is_sweep_override():
+            key, _, value = text.partition("=")
+            swept[key] = value
+        else:
+            fixed.append(text)
+    return swept, fixed
+
+
+def _is_of_the_sweep(text: str) -> bool:
+    name = text.lstrip("+~").partition("=")[0]
+    names = (*_OF_THE_SWEEP, *(f"limits.{limit}" for limit in _LIMITS))
+    return any(name == own or name.startswith(f"{own}.") for own in names)
+
+
+def _agreed(name: str, value: Any, usual: Any, other: Any, other_name: str) -> Any:
+    """The value under either name; None where neither was given."""
+    if other is None:
+        return None if value == usual else value
+    if value not in (usual, other):
+        raise ConfigError(f"{name}={value} and {other_name}={other} are the same setting and differ. Keep one.")
+    return other
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    container: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return dict(container or {})
