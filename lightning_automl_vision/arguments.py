@@ -53,7 +53,7 @@ def _check_key(verb: str, argument: str, own: set[str]) -> None:
 
 def _begins_sweep(argument: str) -> bool:
     key, _, value = argument.partition("=")
-    return key == "limits.max_trials" and value.isdigit() and int(value) > 1
+    return key == "+search" or (key == "limits.max_trials" and value.isdigit() and int(value) > 1)
 
 
 def _as_text(argument: str) -> str:

@@ -109,6 +109,7 @@ def test_several_trials_begin_a_sweep():
     assert rewrite(["limits.max_trials=5"]) == ["limits.max_trials=5", "--multirun"]
     assert rewrite(["-m", "limits.max_trials=5"]) == ["-m", "limits.max_trials=5"]
     assert rewrite(["limits.max_trials=1"]) == ["limits.max_trials=1"]
+    assert rewrite(["+search=random"]) == ["+search=random", "--multirun"]
 
 
 def test_a_stray_word_is_refused():

@@ -111,6 +111,12 @@ def test_a_study_of_another_space_is_refused(tmp_path: Path, change: dict[str, s
         tickets(tmp_path, **change)  # type: ignore[arg-type]
 
 
+def test_a_damaged_study_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("no database at all, but a text that is longer than the header of one" * 9)
+    with pytest.raises(ConfigError, match=r"study\.db cannot be read: file is not a database"):
+        tickets(tmp_path)
+
+
 def test_two_processes_never_drive_one_sweep(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(ConfigError, match="another process drives this sweep"), locked(tmp_path):
         pass

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.errors import ConfigError, TrainingError
 from lightning_automl_vision.log import LOG, in_file, on_console
-from lightning_automl_vision.search.overrides import as_overrides
+from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.spaces import Spaces, flat, spaces_of
 from lightning_automl_vision.search_settings import SearchConfig
 
@@ -26,7 +27,10 @@ _MINUTE = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """``trials`` is None where a grid says how many there are."""
+    """``trials`` is None where a grid says how many there are.
+
+    ``first`` are the parameters of trial 0 where what the command does without the search cannot be.
+    """
 
     settings: Settings
     spaces: Spaces
@@ -35,6 +39,7 @@ class Asked:
     seed: int
     trials: int | None
     arguments: tuple[str, ...]
+    first: Mapping[str, Any] | None = None
 
     @property
     def is_grid(self) -> bool:
@@ -43,7 +48,7 @@ class Asked:
 
 def run_sweep(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[str]) -> float | None:
     """The primary metric of the winner; ``keys`` are those of ``hydra.sweeper``."""
-    from lightning_automl_vision.search.fork_server import ForkServer, cannot_fork
+    from lightning_automl_vision.search.fork_server import ForkServer
     from lightning_automl_vision.search.leaderboard import Leaderboard
     from lightning_automl_vision.search.policies import policy_of
     from lightning_automl_vision.search.samplers import sampler_of
@@ -55,6 +60,8 @@ def run_sweep(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
     folder = Path(settings.output_dir).absolute()
     direction: Direction = "minimize" if task.lower_is_better else "maximize"
     points: Sequence[Mapping[str, Any] | None] = asked.spaces.grid() if asked.is_grid else [None] * (asked.trials or 1)
+    if asked.first is not None and not asked.is_grid:
+        points = [asked.first, *points[1:]]
     points = points[: asked.trials]
     limits = settings.limits
     slots = min(limits.max_concurrent_trials, len(points))
@@ -77,8 +84,7 @@ def run_sweep(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         )
         LOG.info("%d trials, %d at a time, in %s", len(points), slots, folder)
         with ForkServer() as server:
-            if not cannot_fork():
-                server.warm_up()
+            server.warm_up()
             Sweep(
                 tickets=tickets,
                 spaces=asked.spaces,
@@ -94,7 +100,8 @@ def run_sweep(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
                     threads=threads_for(slots),
                 ),
                 with_default=not asked.is_grid,
-                server=None if cannot_fork() else server,
+                draws_default=asked.first is not None,
+                server=server,
                 changed=board.write,
             ).run()
         winner = board.finish()
@@ -112,11 +119,13 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
     search = OmegaConf.to_object(config["search"]) if config.get("search") is not None else None
     if search is not None and not isinstance(search, SearchConfig):
         raise ConfigError("search is no group that a sweep knows. Write +search=random, grid, bayesian or sobol.")
+    _check_keys(keys)
+    if config.job.name != "train":
+        raise ConfigError(f"-m: a sweep trains, and lav {config.job.name} does not. Leave -m out.")
     swept, fixed = _sorted_out(arguments)
     params = {**_plain(keys.get("params")), **swept}
     spaces = _spaces(search, params)
-    plain = OmegaConf.masked_copy(config, [str(name) for name in config if name not in ("hydra", "search")])
-    settings = Settings.from_config(plain, tuple(fixed))
+    settings = _settings(config, fixed)
     trials = _agreed("limits.max_trials", settings.limits.max_trials, 1, keys.get("n_trials"), "hydra.sweeper.n_trials")
     jobs = _agreed(
         "limits.max_concurrent_trials",
@@ -129,9 +138,15 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
     sampler = sampler or (GRID if trials is None else "random")
     if sampler != GRID and trials is None:
         raise ConfigError("limits.max_trials is not given. Say how many trials there shall be: limits.max_trials=20.")
-    limits = settings.limits
-    check(replace(settings, limits=replace(limits, max_trials=1, max_concurrent_trials=1, trial_timeout_minutes=None)))
-    settings = seeded(replace(settings, limits=replace(limits, max_concurrent_trials=jobs or 1)))
+    try:
+        check(_alone(settings))
+        first = None
+    except ConfigError:  # of what the command does without the search: the space's own defaults take its place
+        first = spaces.default_values(spaces.spaces[0].name, {})
+        if not any(map(is_group, first)):
+            raise
+        check(_alone(_settings(compose("config", [*fixed, *as_overrides(first)]), fixed)))
+    settings = seeded(replace(settings, limits=replace(settings.limits, max_concurrent_trials=jobs or 1)))
     seed = int(settings.training.random_seed or 0)
     kept = [text for text in fixed if not _is_of_the_sweep(text) and not text.startswith("training.random_seed=")]
     kept += as_overrides({"training.random_seed": seed})
@@ -143,7 +158,31 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         seed=seed if search is None or search.seed is None else search.seed,
         trials=trials,
         arguments=tuple(kept),
+        first=None if first is None else spaces.fixed_parameters(spaces.spaces[0].name, first),
     )
+
+
+def _settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
+    plain = OmegaConf.masked_copy(config, [str(name) for name in config if name not in ("hydra", "search")])
+    return Settings.from_config(plain, tuple(overrides))
+
+
+def _alone(settings: Settings) -> Settings:
+    """As a training that is no trial."""
+    usual = replace(settings.limits, max_trials=1, max_concurrent_trials=1, trial_timeout_minutes=None)
+    return replace(settings, limits=usual)
+
+
+def _check_keys(keys: Mapping[str, Any]) -> None:
+    """Keys of Hydra's Optuna sweeper that say what is decided otherwise here."""
+    decided = {
+        "direction": "the task's primary metric says which way is better",
+        "study_name": "a sweep is named by its output_dir",
+        "storage": "the study lies in output_dir",
+    }
+    for name, reason in decided.items():
+        if keys.get(name) is not None:
+            raise ConfigError(f"hydra.sweeper.{name}={keys[name]}: {reason}. Leave it out.")
 
 
 def _spaces(search: SearchConfig | None, params: Mapping[str, Any]) -> Spaces:

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial
 from lightning_automl_vision.errors import Interrupted
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.search.outcomes import Outcome, Trace, outcome_of, read_result
-from lightning_automl_vision.search.overrides import as_overrides
+from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.pruners import reason_of
 from lightning_automl_vision.search.tickets import TICKET, Tickets
 from lightning_automl_vision.search.trial_process import Command, TrialProcess
@@ -74,7 +74,10 @@ class Slot:
 
 @dataclass
 class Sweep:
-    """``arguments`` are what every trial is given; ticket 0 is nothing beside them where ``with_default`` says so.
+    """``arguments`` are what every trial is given.
+
+    Ticket 0 is the default that others have to beat where ``with_default`` says so; it draws nothing, and is the
+    arguments alone, unless it ``draws_default``.
 
     ``changed`` is called whenever a trial began or ended, for whoever shows what there is.
     """
@@ -87,6 +90,7 @@ class Sweep:
     lower_is_better: bool
     limits: Limits
     with_default: bool = False
+    draws_default: bool = False
     server: ForkServer | None = None
     changed: Callable[[], None] = lambda: None
     working_folder: Path = field(default_factory=Path.cwd)
@@ -170,7 +174,8 @@ class Sweep:
     def _values(self, trial: optuna.Trial) -> dict[str, Any]:
         if self.with_default and trial.user_attrs[TICKET] == 0:
             trial.set_user_attr(DEFAULT, True)
-            return {}
+            if not self.draws_default:
+                return {}
         return dict(self.spaces.suggest(trial).values)
 
     def _look_at(self, slot: Slot) -> None:
@@ -214,9 +219,11 @@ class Sweep:
         """Every value that was drawn must stand in the configuration that the trial says it had."""
         used = OmegaConf.load(folder / "config.yaml")
         for key, value in json.loads(trial.user_attrs[VALUES]).items():
-            there = OmegaConf.select(used, key)
+            there = OmegaConf.select(used, key.lstrip("+"))
             there = OmegaConf.to_container(there) if OmegaConf.is_config(there) else there
-            if there != value and not (isinstance(there, dict) and there.get("name") == value):
+            if is_group(key):  # of which the configuration keeps the keys, and of some the name
+                there = there.get("name", value) if isinstance(there, dict) else value
+            if there != value:
                 return f"{key}={value!r} was asked for, and {there!r} was used"
         return None
 

@@ -10,7 +10,7 @@ import fcntl
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -114,9 +114,11 @@ def open_study(
     """The study in a folder, a new one if there is none; refuses one of another space or direction."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = folder / STUDY
-    with writing(file), sqlite3.connect(file) as connection:  # readers do not wait for writers, and it stays so
-        connection.execute("PRAGMA journal_mode=WAL")
-    connection.close()
+    with writing(file), closing(sqlite3.connect(file)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers, and it stays so
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(f"{file} cannot be read: {error}. Restore it, or name another output_dir.") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = optuna.create_study(

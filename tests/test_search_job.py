@@ -1,0 +1,84 @@
+"""What a command line asks of a sweep, and what cannot be asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from lightning_automl_vision.config import CONFIG_DIR, register
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.search.job import Asked, asked_for
+
+MODEL = ["model=resnet18", "data.training=photos"]
+RATES = "training.learning_rate=0.1,0.2"
+
+
+def asked(*arguments: str, **keys: Any) -> Asked:
+    """As Hydra's multirun gives it: a configuration without the sweeps, and the arguments as they were."""
+    register()
+    fixed = [argument for argument in arguments if "," not in argument or "search" in argument]
+    model = [] if any(argument.startswith("model=") for argument in arguments) else MODEL
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        config = compose("config", [*model, *fixed])
+        return asked_for(OmegaConf.create(config), keys, [*model, *arguments])
+
+
+def test_values_with_commas_are_a_grid() -> None:
+    found = asked(RATES, "training.optimizer=sgd,adamw", "output_dir=x")
+    assert (found.is_grid, found.trials, len(found.spaces.grid())) == (True, None, 4)
+    seed = found.settings.training.random_seed
+    assert found.arguments == (*MODEL, f"training.random_seed={seed}")
+
+
+def test_a_number_of_trials_draws_them() -> None:
+    found = asked(RATES, "limits.max_trials=7", "training.random_seed=3")
+    assert (found.sampler, found.trials, found.seed) == ("random", 7, 3)
+
+
+def test_the_official_sweepers_words_mean_the_same() -> None:
+    params = {"training.learning_rate": "tag(log, interval(1e-4, 1e-1))"}
+    found = asked(n_trials=9, n_jobs=3, sampler="bayesian", params=params)
+    assert (found.trials, found.settings.limits.max_concurrent_trials, found.sampler) == (9, 3, "bayesian")
+    assert found.spaces.spaces[0].free["training.learning_rate"].describe().startswith("loguniform")
+
+
+def test_the_default_is_one_of_the_space_where_the_tasks_own_cannot_be() -> None:
+    """vitb16r224 takes no pictures of 64 pixels."""
+    sizes = ["data.training=x", "training.training_crop_size=64", "training.validation_crop_size=64"]
+    found = asked(*sizes, "model=resnet18,resnet34", "limits.max_trials=3")
+    assert found.first == {"model": "resnet18"}
+    with pytest.raises(ConfigError, match="vits16r224 takes 224 pixels only"):
+        asked(*sizes, "model=vits16r224,vitl16r224", "limits.max_trials=3")
+
+
+def test_spaces_bring_their_own_models() -> None:
+    spaces = "search.spaces={a: {model: resnet18, training.learning_rate: 'uniform(0.1, 0.2)'}, b: {model: resnet34}}"
+    found = asked("+search=bayesian", spaces, "search.seed=5", "limits.max_trials=4")
+    assert [space.name for space in found.spaces.spaces] == ["a", "b"]
+    assert (found.sampler, found.seed) == ("bayesian", 5)
+    assert not any(argument.startswith(("search", "+search", "limits")) for argument in found.arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys", "answer"),
+    [
+        ([], {}, "Nothing varies: give a key several values"),
+        (["+search=random", RATES], {}, r"limits\.max_trials is not given"),
+        ([RATES, "limits.max_trials=5"], {"n_trials": 6}, "are the same setting and differ"),
+        (["job=models", RATES], {}, "a sweep trains, and lav models does not"),
+        ([RATES], {"storage": "sqlite:///x"}, r"hydra\.sweeper\.storage=.*lies in output_dir"),
+        ([RATES], {"direction": "minimize"}, r"hydra\.sweeper\.direction=minimize"),
+        (["+search=grid", "search.spaces={a: {model: resnet18}}", RATES], {}, "both say what is tried"),
+        (
+            ["model=vits16r224", "data.training=x", "training.training_crop_size=256", RATES],
+            {},
+            "takes 224 pixels only",
+        ),
+    ],
+)
+def test_what_cannot_be_obeyed_is_refused(arguments: list[str], keys: dict[str, Any], answer: str) -> None:
+    with pytest.raises(ConfigError, match=answer):
+        asked(*arguments, **keys)
