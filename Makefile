@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all lint format docs clean
+.PHONY: help quickstart test test-all chaos lint format docs clean
 
 help:
 	@echo "make quickstart   install, generate a small labelled set, train on it, say how to use the model"
 	@echo "make test         install, then lint, type-check and run the quick tests"
 	@echo "make test-all     the same with every model and everything slow"
+	@echo "make chaos        sweeps whose processes are killed at random moments, a hundred of them"
 	@echo "make format       format the code"
 	@echo "make docs         write docs/keys.md from the typed nodes"
 	@echo "make clean        remove the virtual environment and what the tools left behind"
@@ -39,6 +40,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/.dev
+	$(BIN)/python tests/chaos.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -22,11 +22,14 @@ _WITHOUT_RUNS = {
 }
 
 
+_SWEEP = ("-m", "--multirun")
+
+
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments for ours."""
     arguments = [_as_text(argument) for argument in arguments]
-    if any(map(_begins_sweep, arguments)) and not {"-m", "--multirun"} & {*arguments}:
-        arguments.append("--multirun")
+    if any(map(_begins_sweep, arguments)) or {*arguments[1:]} & {*_SWEEP}:  # hydra takes it at either end alone
+        arguments = [*(argument for argument in arguments if argument not in _SWEEP), _SWEEP[1]]
     if not arguments or not _is_word(arguments[0]):
         return arguments
     verb, *rest = arguments

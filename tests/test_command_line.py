@@ -107,7 +107,9 @@ def test_a_value_in_round_brackets_is_a_text():
 
 def test_several_trials_begin_a_sweep():
     assert rewrite(["limits.max_trials=5"]) == ["limits.max_trials=5", "--multirun"]
-    assert rewrite(["-m", "limits.max_trials=5"]) == ["-m", "limits.max_trials=5"]
+    assert rewrite(["-m", "limits.max_trials=5"]) == ["limits.max_trials=5", "--multirun"]
+    assert rewrite(["x=1", "-m", "y=1,2"]) == ["x=1", "y=1,2", "--multirun"]
+    assert rewrite(["-m", "y=1,2"]) == ["-m", "y=1,2"]
     assert rewrite(["limits.max_trials=1"]) == ["limits.max_trials=1"]
     assert rewrite(["+search=random"]) == ["+search=random", "--multirun"]
 

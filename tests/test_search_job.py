@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 
 from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.search.job import Asked, asked_for
+from lightning_automl_vision.search.job import ARGUMENTS, Asked, asked_for
 
 MODEL = ["model=resnet18", "data.training=photos"]
 RATES = "training.learning_rate=0.1,0.2"
@@ -31,6 +32,13 @@ def test_values_with_commas_are_a_grid() -> None:
     assert (found.is_grid, found.trials, len(found.spaces.grid())) == (True, None, 4)
     seed = found.settings.training.random_seed
     assert found.arguments == (*MODEL, f"training.random_seed={seed}")
+
+
+def test_a_sweep_that_goes_on_keeps_the_seed_that_was_drawn(tmp_path: Path) -> None:
+    first = asked(RATES, f"output_dir={tmp_path}")
+    (tmp_path / ARGUMENTS).write_text("".join(f"{text}\n" for text in first.arguments))
+    assert asked(RATES, f"output_dir={tmp_path}").arguments == first.arguments
+    assert asked(RATES, f"output_dir={tmp_path}", "training.random_seed=5").settings.training.random_seed == 5
 
 
 def test_a_number_of_trials_draws_them() -> None:
@@ -68,6 +76,16 @@ def test_spaces_bring_their_own_models() -> None:
         ([], {}, "Nothing varies: give a key several values"),
         (["+search=random", RATES], {}, r"limits\.max_trials is not given"),
         ([RATES, "limits.max_trials=5"], {"n_trials": 6}, "are the same setting and differ"),
+        (["training.learning_ratee=0.1,0.2"], {}, r"no key 'training\.learning_ratee'. Did you mean"),
+        (["training.optimizer=sgd,foo"], {}, r"training\.optimizer=foo: must be one of"),
+        (["augment=none,nope"], {}, "No augment 'nope'"),
+        (["limits.timeout_minutes=1,2"], {}, r"limits\.timeout_minutes is the sweep's own"),
+        (
+            ["+search=random", RATES, "search.seed=-1", "limits.max_trials=2"],
+            {},
+            r"search\.seed=-1: must be at least 0",
+        ),
+        ([RATES], {"max_failure_rate": 7}, r"max_failure_rate=7: must be in \[0, 1\]"),
         (["job=models", RATES], {}, "a sweep trains, and lav models does not"),
         ([RATES], {"storage": "sqlite:///x"}, r"hydra\.sweeper\.storage=.*lies in output_dir"),
         ([RATES], {"direction": "minimize"}, r"hydra\.sweeper\.direction=minimize"),

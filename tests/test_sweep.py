@@ -227,6 +227,9 @@ def test_the_leaderboard_says_everything_of_every_trial(tmp_path: Path) -> None:
     assert "there is no default to compare it with" in text
 
 
-def test_cores_are_shared_among_slots() -> None:
+def test_cores_are_shared_among_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_for(2) == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert threads_for(1) >= threads_for(2) >= 1
     assert threads_for(10_000) == 1

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.config_errors import explain
 from lightning_automl_vision.errors import ConfigError, TrainingError
+from lightning_automl_vision.keys import check_ranges
 from lightning_automl_vision.log import LOG, in_file, on_console
+from lightning_automl_vision.run import write
+from lightning_automl_vision.search.distributions import Choice
 from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.spaces import Spaces, flat, spaces_of
 from lightning_automl_vision.search_settings import SearchConfig
@@ -23,6 +30,10 @@ GRID = "grid"
 _OF_THE_SWEEP = ("search", "output_dir", "quiet", "hydra/sweeper", "hydra.sweeper", "hydra.mode", "hydra.sweep")
 _LIMITS = ("max_trials", "max_concurrent_trials", "timeout_minutes", "trial_timeout_minutes", "max_failure_rate")
 _MINUTE = 60.0
+_SEED = "training.random_seed="
+# So many configurations are composed to see whether they can be.
+_MOST_CHECKS = 40
+ARGUMENTS = "overrides.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +84,7 @@ def run_sweep(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
             pruner=policy_of(asked.policy, direction),
             fingerprint=asked.spaces.fingerprint(),
         )
+        write(folder / ARGUMENTS, "".join(f"{text}\n" for text in asked.arguments))
         tickets = Tickets(study)
         tickets.issue(points)
         board = Leaderboard(
@@ -84,7 +96,8 @@ def run_sweep(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         )
         LOG.info("%d trials, %d at a time, in %s", len(points), slots, folder)
         with ForkServer() as server:
-            server.warm_up()
+            if tickets.left:
+                server.warm_up()
             Sweep(
                 tickets=tickets,
                 spaces=asked.spaces,
@@ -119,6 +132,8 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
     search = OmegaConf.to_object(config["search"]) if config.get("search") is not None else None
     if search is not None and not isinstance(search, SearchConfig):
         raise ConfigError("search is no group that a sweep knows. Write +search=random, grid, bayesian or sobol.")
+    if search is not None:
+        check_ranges(search, "search")
     _check_keys(keys)
     if config.job.name != "train":
         raise ConfigError(f"-m: a sweep trains, and lav {config.job.name} does not. Leave -m out.")
@@ -145,11 +160,12 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         first = spaces.default_values(spaces.spaces[0].name, {})
         if not any(map(is_group, first)):
             raise
-        check(_alone(_settings(compose("config", [*fixed, *as_overrides(first)]), fixed)))
-    settings = seeded(replace(settings, limits=replace(settings.limits, max_concurrent_trials=jobs or 1)))
+    _check_spaces(spaces, fixed, check)
+    settings = replace(settings, limits=replace(settings.limits, max_concurrent_trials=jobs or 1))
+    settings = seeded(_with_seed_of(settings))
     seed = int(settings.training.random_seed or 0)
     kept = [text for text in fixed if not _is_of_the_sweep(text) and not text.startswith("training.random_seed=")]
-    kept += as_overrides({"training.random_seed": seed})
+    kept = [*_from_outside(config), *kept, *as_overrides({"training.random_seed": seed})]
     return Asked(
         settings=settings,
         spaces=spaces,
@@ -160,6 +176,48 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         arguments=tuple(kept),
         first=None if first is None else spaces.fixed_parameters(spaces.spaces[0].name, first),
     )
+
+
+def _with_seed_of(settings: Settings) -> Settings:
+    """A sweep that goes on has the seed that was drawn for it."""
+    file = Path(settings.output_dir) / ARGUMENTS
+    if settings.training.random_seed is not None or not file.exists():
+        return settings
+    seed = next(line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith(_SEED))
+    return replace(settings, training=replace(settings.training, random_seed=int(seed.removeprefix(_SEED))))
+
+
+def _from_outside(config: DictConfig) -> list[str]:
+    """Where else configurations lie, as the command line said."""
+    hydra = config.get("hydra")
+    if hydra is None:
+        hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is None:
+        return []
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    searched = [text for text in hydra.overrides.hydra if text.startswith("hydra.searchpath=")]
+    return [*(word for folder in folders for word in ("--config-dir", folder)), *searched]
+
+
+def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Settings], object]) -> None:
+    """Every choice once, beside the usual values of the others: a trial that can never be is refused at once."""
+    tried = 0
+    for space in spaces.spaces:
+        for key in (*space.fixed, *space.free):
+            if _is_of_the_sweep(f"{key}="):
+                raise ConfigError(f"{key} is the sweep's own, and no trial is told. Leave it out of the space.")
+        usual = spaces.default_values(space.name, {})
+        points = [usual]
+        for key, law in space.free.items():
+            if isinstance(law, Choice):
+                points += [{**usual, key: value} for value in law.grid() if value != usual[key]]
+        for values in points[: _MOST_CHECKS - tried]:
+            try:
+                config = compose("config", [*fixed, *as_overrides(values)])
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(explain(error)) from None
+            check(_alone(_settings(config, fixed)))
+            tried += 1
 
 
 def _settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
@@ -180,6 +238,8 @@ def _check_keys(keys: Mapping[str, Any]) -> None:
         "study_name": "a sweep is named by its output_dir",
         "storage": "the study lies in output_dir",
     }
+    if not 0 <= float(keys.get("max_failure_rate", 1.0)) <= 1:
+        raise ConfigError(f"hydra.sweeper.max_failure_rate={keys['max_failure_rate']}: must be in [0, 1].")
     for name, reason in decided.items():
         if keys.get(name) is not None:
             raise ConfigError(f"hydra.sweeper.{name}={keys[name]}: {reason}. Leave it out.")
@@ -194,7 +254,8 @@ def _spaces(search: SearchConfig | None, params: Mapping[str, Any]) -> Spaces:
         )
     if given is None and not params:
         raise ConfigError(
-            "Nothing varies: give a key several values, such as -m training.learning_rate=0.01,0.02, or search.spaces."
+            "Nothing varies: give a key several values, such as -m training.learning_rate=0.01,0.02, or search.spaces;"
+            " an experiment that has some comes after +search."
         )
     return flat(params) if given is None else spaces_of(given)
 

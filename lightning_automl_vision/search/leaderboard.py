@@ -109,7 +109,7 @@ class Leaderboard:
                 "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}",
                 "" if row.p_value is None else f"{row.p_value:.3f}",
                 "" if row.seconds is None else f"{row.seconds:.0f}",
-                _short(row.reason or " ".join(row.overrides) or "the defaults"),
+                _short(_words(row)),
             )
             for row in self.rows()
         ]
@@ -212,6 +212,11 @@ def _as_csv(rows: Sequence[Row]) -> str:
         ]
         writer.writerow([*cells[:3], low, high, *cells[3:]])
     return text.getvalue()
+
+
+def _words(row: Row) -> str:
+    what = "the defaults" if row.is_default and not row.overrides else " ".join(row.overrides)
+    return f"{row.reason} ({what})" if row.reason and row.state == "complete" else row.reason or what
 
 
 def _short(text: str) -> str:

@@ -25,7 +25,7 @@ from lightning_automl_vision.log import LOG
 from lightning_automl_vision.search.outcomes import Outcome, Trace, outcome_of, read_result
 from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.pruners import reason_of
-from lightning_automl_vision.search.tickets import TICKET, Tickets
+from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets
 from lightning_automl_vision.search.trial_process import Command, TrialProcess
 
 if TYPE_CHECKING:
@@ -111,9 +111,21 @@ class Sweep:
             for slot in slots:
                 self._end(slot)
             self._note()
+        self._tell_what_is_left()
         if self._interrupted:
             raise Interrupted(
                 f"Interrupted: what has ended is kept in {self.folder}. Repeat the command to go on from there."
+            )
+
+    def _tell_what_is_left(self) -> None:
+        waiting = self.tickets.left
+        if waiting and not self._interrupted:
+            why = "Too many trials failed" if self._fails_too_often else "The time of limits.timeout_minutes is over"
+            LOG.warning(
+                "%s: %d trials are left, after %.1f minutes in all. With more, the same command goes on.",
+                why,
+                waiting,
+                self.seconds / _MINUTE,
             )
 
     @property
@@ -211,6 +223,8 @@ class Sweep:
             self.tickets.prune(trial, outcome.reason)
             LOG.info("trial %d stopped: %s", ticket, outcome.reason)
         else:
+            if (read_result(folder) or {}).get("status") == "timeout":
+                trial.set_user_attr(REASON, f"its time was over; the best of its epochs is {outcome.epoch}")
             self.tickets.complete(trial, outcome.value)
             LOG.info("trial %d: %s %.4f", ticket, self.metric, outcome.value)
         self.changed()
@@ -260,7 +274,9 @@ class Sweep:
 
 
 def threads_for(slots: int) -> int:
-    """The cores of this process, shared among the slots."""
+    """What OMP_NUM_THREADS says, else the cores of this process, shared among the slots."""
+    if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        return max(int(asked), 1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(cores // slots, 1)
 

@@ -46,6 +46,11 @@ class Tickets:
         """The next one that waits, which runs from now on; None if none is left."""
         return self.study.ask() if self.trials(TrialState.WAITING) else None
 
+    @property
+    def left(self) -> int:
+        """How many are still to be done, those that were interrupted included."""
+        return len(self.trials(TrialState.WAITING, TrialState.RUNNING))
+
     def recover(self, value_of: Callable[[FrozenTrial], float | None]) -> None:
         """What ran when the sweep was ended is complete if it has left a value, else its ticket waits again."""
         for trial in self.trials(TrialState.RUNNING):
