@@ -41,6 +41,12 @@ def test_a_sweep_that_goes_on_keeps_the_seed_that_was_drawn(tmp_path: Path) -> N
     assert asked(RATES, f"output_dir={tmp_path}", "training.random_seed=5").settings.training.random_seed == 5
 
 
+def test_arguments_without_a_seed_give_none(tmp_path: Path) -> None:
+    """A single run leaves such a file where an experiment gave its seed."""
+    (tmp_path / ARGUMENTS).write_text("model=resnet18\n")
+    assert asked(RATES, f"output_dir={tmp_path}").settings.training.random_seed is not None
+
+
 def test_a_number_of_trials_draws_them() -> None:
     found = asked(RATES, "limits.max_trials=7", "training.random_seed=3")
     assert (found.sampler, found.trials, found.seed) == ("random", 7, 3)

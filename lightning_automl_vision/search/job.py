@@ -164,7 +164,7 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
     settings = replace(settings, limits=replace(settings.limits, max_concurrent_trials=jobs or 1))
     settings = seeded(_with_seed_of(settings))
     seed = int(settings.training.random_seed or 0)
-    kept = [text for text in fixed if not _is_of_the_sweep(text) and not text.startswith("training.random_seed=")]
+    kept = [text for text in fixed if not _is_of_the_sweep(text) and not text.startswith(_SEED)]
     kept = [*_from_outside(config), *kept, *as_overrides({"training.random_seed": seed})]
     return Asked(
         settings=settings,
@@ -183,7 +183,10 @@ def _with_seed_of(settings: Settings) -> Settings:
     file = Path(settings.output_dir) / ARGUMENTS
     if settings.training.random_seed is not None or not file.exists():
         return settings
-    seed = next(line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith(_SEED))
+    lines = file.read_text(encoding="utf-8").splitlines()
+    seed = next((line for line in lines if line.startswith(_SEED)), None)
+    if seed is None:  # a single run's, whose seed an experiment gave
+        return settings
     return replace(settings, training=replace(settings.training, random_seed=int(seed.removeprefix(_SEED))))
 
 
