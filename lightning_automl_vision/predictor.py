@@ -173,8 +173,8 @@ def _torch_network(card: ModelCard, folder: Path) -> Network:
     if "pretrained" in spec.config.__dataclass_fields__:
         parameters["pretrained"] = False  # whatever the folder says: it brings its own weights
     try:
-        arguments = {"image_size": card.size_of_building, **parameters}  # a model may have a size of its own
-        model = spec.build(task=card.task, num_classes=len(card.labels), **arguments)
+        size: Any = card.size_of_building
+        model = spec.build_with(parameters, task=card.task, num_classes=len(card.labels), image_size=size)
     except TypeError as error:
         raise ConfigError(f"{folder / MODEL}: {card.name} cannot be built from its parameters: {error}.") from None
     load_weights(model, folder / WEIGHTS)

@@ -50,6 +50,12 @@ class ModelSpec:
             model.freezable = groups
         return model
 
+    def build_with(
+        self, parameters: Mapping[str, Any], *, task: str, num_classes: int, image_size: int
+    ) -> VisionModel[Any, Any]:
+        """Built with a run's parameters, among which a model may have an image size of its own."""
+        return self.build(task=task, num_classes=num_classes, **{"image_size": image_size, **parameters})
+
     def groups(self, **parameters: Any) -> tuple[tuple[str, ...], ...] | None:
         """What can be frozen of the model with these fields of ``config``, as far as that is known without it."""
         return None if parameters.get("backbone") is not None else self.freezable
@@ -57,6 +63,11 @@ class ModelSpec:
     def check_weights(self, **parameters: Any) -> None:
         if self.find_weights is not None:
             resolve_name(self.find_weights)(**parameters)
+
+
+def without_published(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The same parameters for a model that starts from other weights, or from none."""
+    return {**parameters, "pretrained": False} if "pretrained" in parameters else dict(parameters)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,7 @@ def tiling_of(config: TilerConfig, given: Sequence[str] = ()) -> Tiling | None:
     """What the configuration asks for, with the names of the keys that were given; None where the data decide."""
     if not isinstance(config, TilingConfig):
         return Tiling()
-    merge = _merge_of(config)
+    merge = merge_of(config)
     if isinstance(config, GridTilerConfig):
         return Tiling(tiler=_grid_of(config, given), merge=merge)
     if isinstance(config, CustomTilerConfig):
@@ -96,7 +96,8 @@ def _custom_of(config: CustomTilerConfig, merge: Merge) -> Tiling:
     return tiling
 
 
-def _merge_of(config: TilingConfig) -> Merge:
+def merge_of(config: TilingConfig) -> Merge:
+    """How the windows of any tiler are merged."""
     if config.largest is not None and config.merge != "greedy_merging":
         raise ConfigError(
             f"tiler.largest={config.largest:g}: only tiler.merge=greedy_merging lets boxes grow, not {config.merge}."
@@ -108,11 +109,6 @@ def _merge_of(config: TilingConfig) -> Merge:
         class_agnostic=config.class_agnostic,
         largest=math.inf if config.largest is None else config.largest,
     )
-
-
-def merge_of(config: TilerConfig) -> Merge:
-    """How the windows of any tiler are merged."""
-    return _merge_of(config) if isinstance(config, TilingConfig) else Merge()
 
 
 def _grid_of(config: GridTilerConfig, given: Sequence[str]) -> Tiler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from lightning_automl_vision.data.window_sampling import Cut, WindowSampler, rea
 from lightning_automl_vision.errors import VisionError
 from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.models import Batch
+from lightning_automl_vision.process import usable_cores
 from lightning_automl_vision.samples import IntArray, Labels, Pixels, Sample
 from lightning_automl_vision.settings import DataConfig
 
@@ -202,7 +202,7 @@ def number_of_workers(asked: int | None, images: int) -> int:
     """As many as asked; else one for each core that this process may use, 8 at most, and none for few images."""
     if asked is not None:
         return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return 0 if cores == 1 or images < _FEW_IMAGES else min(cores, _MOST_WORKERS)
 
 

@@ -14,6 +14,7 @@ from lightning_automl_vision.keys import key
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.run import write_json
 from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig
+from lightning_automl_vision.specs import without_published
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.module import Item
@@ -245,10 +246,12 @@ def _resizing(settings: Settings, num_classes: int) -> Resizing:
     from lightning_automl_vision.training.preparation import resizing_for
 
     LOG.info("Building %s to learn how it wants its pictures", settings.model.name)
-    parameters = {"image_size": settings.training.validation_crop_size, **settings.model_parameters}
-    if "pretrained" in parameters:
-        parameters["pretrained"] = False
-    model = model_spec(settings.model.name).build(task=settings.task.name, num_classes=num_classes, **parameters)
+    model = model_spec(settings.model.name).build_with(
+        without_published(settings.model_parameters),
+        task=settings.task.name,
+        num_classes=num_classes,
+        image_size=settings.training.validation_crop_size,
+    )
     return resizing_for(model, settings.augment, settings.training)
 
 

@@ -30,7 +30,7 @@ from lightning_automl_vision.settings import (
     ObjectAugmentConfig,
     TrainingConfig,
 )
-from lightning_automl_vision.specs import TASKS, ModelSpec, TaskSpec
+from lightning_automl_vision.specs import TASKS, ModelSpec, TaskSpec, without_published
 from lightning_automl_vision.storage import is_full, unwritable
 from lightning_automl_vision.tables import table
 from lightning_automl_vision.task_settings import ObjectTaskConfig
@@ -97,10 +97,9 @@ def _check_groups(settings: Settings, spec: ModelSpec) -> None:
         return
     from lightning_automl_vision.training.freezing import freeze
 
-    if "pretrained" in parameters:
-        parameters["pretrained"] = False
-    arguments = {"image_size": settings.training.validation_crop_size, **parameters}
-    freeze(spec.build(task=settings.task.name, num_classes=1, **arguments), frozen, spec.name)
+    size = settings.training.validation_crop_size
+    model = spec.build_with(without_published(parameters), task=settings.task.name, num_classes=1, image_size=size)
+    freeze(model, frozen, spec.name)
 
 
 def _trained(settings: Settings, spec: ModelSpec, transform: Transform, folder: RunFolder) -> Result:

@@ -6,11 +6,8 @@ import hashlib
 import json
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -22,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from lightning_automl_vision.errors import Interrupted
 from lightning_automl_vision.log import LOG
+from lightning_automl_vision.process import requests_to_end, usable_cores
 from lightning_automl_vision.search.outcomes import Outcome, Trace, outcome_of, read_result
 from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.pruners import reason_of
@@ -104,7 +102,7 @@ class Sweep:
         self._noted = self._started
         slots = [Slot(devices) for devices in _dealt(self.limits.devices, self.limits.slots)]
         try:
-            with self._listening():
+            with requests_to_end(self._stop):  # which is obeyed after the trials have been asked to end
                 while self._goes_on(slots):
                     time.sleep(_POLL)
         finally:
@@ -256,19 +254,6 @@ class Sweep:
         self._noted = time.monotonic()
         self.tickets.study.set_user_attr(USED, round(self.seconds, 1))
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """A request to end is obeyed after the trials have been asked to end."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
 
@@ -277,8 +262,7 @@ def threads_for(slots: int) -> int:
     """What OMP_NUM_THREADS says, else the cores of this process, shared among the slots."""
     if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
         return max(int(asked), 1)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cores // slots, 1)
+    return max(usable_cores() // slots, 1)
 
 
 def _within(seconds: float) -> list[str]:

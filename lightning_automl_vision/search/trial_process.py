@@ -19,14 +19,13 @@ from lightning_automl_vision.run import write
 from lightning_automl_vision.search.outcomes import Kind, Outcome, State, Trace, last_words, outcome_of, read_result
 from lightning_automl_vision.search.overrides import as_overrides
 from lightning_automl_vision.search.reports import Report, Reports
-from lightning_automl_vision.search.watching import PIPE
+from lightning_automl_vision.search.watching import PIPE, STOP, TRIAL_FOLDER
 from lightning_automl_vision.training.early_stopping import improves
 
 if TYPE_CHECKING:
     from lightning_automl_vision.search.fork_server import ForkServer
 
 CONSOLE = "console.log"
-TRIAL_FOLDER, STOP = "LAV_TRIAL_FOLDER", "STOP"  # read by training/stopping.py, which imports torch
 # What a cluster tells the process that runs the sweep: Lightning would take a trial for one of its tasks.
 _OF_THE_CLUSTER = re.compile(
     r"(SLURM|SRUN|TORCHELASTIC|LSB|LSF|JSM_NAMESPACE|OMPI|PMI|PMIX|MPI|MASTER|GROUP|ROLE)_.*"

@@ -10,6 +10,8 @@ import time
 
 # The number of a pipe's read end; nobody writes, so that it ends when the last holder of its write end is gone.
 PIPE = "LAV_TRIAL_PIPE"
+# Where the trial writes, and the file in there that asks it to stop, for a reason that it holds in words.
+TRIAL_FOLDER, STOP = "LAV_TRIAL_FOLDER", "STOP"
 GRACE = 5.0
 # Not part of the group, so that it outlives a leader that ends in good order and leaves others behind.
 _REAPER = """

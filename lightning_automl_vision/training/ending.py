@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import lightning as L
 
 from lightning_automl_vision.log import LOG
+from lightning_automl_vision.process import requests_to_end
 
 COMPLETED, STOPPED_EARLY, TIMEOUT, INTERRUPTED = "completed", "stopped_early", "timeout", "interrupted"
 
@@ -59,17 +59,13 @@ class Ending(L.Callback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """The first Ctrl-C, or a scheduler's request to end, ends training in order, a second one at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = {number: signal.signal(number, self._interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        except (KeyboardInterrupt, SystemExit):  # the trainer turns the one into the other
-            self.reason = INTERRUPTED
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        with requests_to_end(self._interrupted):
+            try:
+                yield
+            except (KeyboardInterrupt, SystemExit):  # the trainer turns the one into the other
+                if threading.current_thread() is not threading.main_thread():
+                    raise
+                self.reason = INTERRUPTED
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         if self.reason == INTERRUPTED:

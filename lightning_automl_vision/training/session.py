@@ -22,7 +22,7 @@ from lightning_automl_vision.model_folder import ModelCard, inference_settings, 
 from lightning_automl_vision.models import VisionModel
 from lightning_automl_vision.run import RunFolder, write_json, write_lines
 from lightning_automl_vision.search.per_image import PER_IMAGE
-from lightning_automl_vision.specs import TASKS, ModelSpec
+from lightning_automl_vision.specs import TASKS, ModelSpec, without_published
 from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.tasks.objects import ObjectTask
 from lightning_automl_vision.tiling_plan import Tiling
@@ -64,11 +64,8 @@ class TrainingSession:
         parameters = settings.model_parameters
 
         def build(classes: int) -> VisionModel[Any, Any]:
-            arguments = {
-                "image_size": training.validation_crop_size,
-                **parameters,
-            }  # a model may have a size of its own
-            return spec.build(task=settings.task.name, num_classes=classes, **arguments)
+            size = training.validation_crop_size
+            return spec.build_with(parameters, task=settings.task.name, num_classes=classes, image_size=size)
 
         model = build(len(data.classes))
         if settings.model.weights is not None:
@@ -139,9 +136,7 @@ class TrainingSession:
     def save(self, folder: RunFolder, metrics: Mapping[str, float]) -> None:
         """The model folder, and what explains the model on the validation set: the task still holds its scores."""
         training = self.settings.training
-        parameters = self.settings.model_parameters
-        if "pretrained" in parameters:
-            parameters["pretrained"] = False
+        parameters = without_published(self.settings.model_parameters)
         card = ModelCard(
             task=self.settings.task.name,
             name=self.spec.name,

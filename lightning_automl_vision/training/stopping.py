@@ -10,9 +10,8 @@ from typing import Any
 import lightning as L
 
 from lightning_automl_vision.log import LOG
-
-# The trial's folder; the file in it holds the reason in words.
-FOLDER, STOP = "LAV_TRIAL_FOLDER", "STOP"
+from lightning_automl_vision.search.watching import STOP
+from lightning_automl_vision.search.watching import TRIAL_FOLDER as FOLDER
 
 
 @dataclass

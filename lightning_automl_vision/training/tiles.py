@@ -30,8 +30,10 @@ def tiling_for(settings: Settings, images: LabelledImages[Any], resizing: Resizi
     advice = advise(Survey(layout_of(images), resizing))
     chosen = advice.recommended
     LOG.info("tiler=auto: %s, %s.", chosen.words, advice.reason)
-    merge = merge_of(settings.tiler)
-    return Tiling(tiler=GridTiler(chosen.grid, chosen.overlap_ratio), merge=merge) if chosen.is_tiling else Tiling()
+    if not chosen.is_tiling:
+        return Tiling()
+    assert isinstance(settings.tiler, TilingConfig)
+    return Tiling(tiler=GridTiler(chosen.grid, chosen.overlap_ratio), merge=merge_of(settings.tiler))
 
 
 def seen_through(tiling: Tiling, config: TilerConfig, images: LabelledImages[Any]) -> LabelledImages[Any]:
