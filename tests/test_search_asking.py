@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.search.job import ARGUMENTS, Asked, asked_for
+from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for
 
 MODEL = ["model=resnet18", "data.training=photos"]
 RATES = "training.learning_rate=0.1,0.2"
@@ -63,7 +63,7 @@ def test_the_default_is_one_of_the_space_where_the_tasks_own_cannot_be() -> None
     """vitb16r224 takes no pictures of 64 pixels."""
     sizes = ["data.training=x", "training.training_crop_size=64", "training.validation_crop_size=64"]
     found = asked(*sizes, "model=resnet18,resnet34", "limits.max_trials=3")
-    assert found.first == {"model": "resnet18"}
+    assert found.first == ({"model": "resnet18"},)
     with pytest.raises(ConfigError, match="vits16r224 takes 224 pixels only"):
         asked(*sizes, "model=vits16r224,vitl16r224", "limits.max_trials=3")
 

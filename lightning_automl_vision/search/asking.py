@@ -1,0 +1,239 @@
+"""What a command line asks of a sweep: what it tries, how it is drawn, what it may use; or why it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.config_errors import explain
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.keys import check_ranges
+from lightning_automl_vision.search.distributions import Choice
+from lightning_automl_vision.search.overrides import as_overrides, is_group
+from lightning_automl_vision.search.spaces import Spaces, flat, spaces_of
+from lightning_automl_vision.search_settings import SearchConfig
+
+GRID = "grid"
+# What the sweep obeys itself, and no trial is told.
+_OF_THE_SWEEP = ("search", "output_dir", "quiet", "hydra/sweeper", "hydra.sweeper", "hydra.mode", "hydra.sweep")
+_LIMITS = ("max_trials", "max_concurrent_trials", "timeout_minutes", "trial_timeout_minutes", "max_failure_rate")
+_MINUTE = 60.0
+_SEED = "training.random_seed="
+# So many configurations are composed to see whether they can be.
+_MOST_CHECKS = 40
+ARGUMENTS = "overrides.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """``trials`` is None where a grid says how many there are.
+
+    Trial 0 is what the command does without the search, unless that cannot be, which ``draws_default`` says; ``first``
+    are the parameters of the trials that come first, then those of chance.
+    """
+
+    settings: Settings
+    spaces: Spaces
+    sampler: Any
+    policy: Any
+    seed: int
+    trials: int | None
+    arguments: tuple[str, ...]
+    first: tuple[Mapping[str, Any], ...] = ()
+    draws_default: bool = False
+
+    @property
+    def is_grid(self) -> bool:
+        return bool(self.sampler == GRID)
+
+    @property
+    def points(self) -> list[Mapping[str, Any]]:
+        """For each trial the parameters that are decided; the others it draws."""
+        if self.is_grid:
+            points: list[Mapping[str, Any]] = [*self.spaces.grid()]
+            return points[: self.trials]
+        known = self.first if self.draws_default else ({}, *self.first)
+        trials = self.trials or 1
+        return [*known, *({} for _ in range(trials - len(known)))][:trials]
+
+
+def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[str]) -> Asked:
+    """Everything that can be refused before a trial begins."""
+    from lightning_automl_vision.jobs.train import check, seeded
+
+    search = OmegaConf.to_object(config["search"]) if config.get("search") is not None else None
+    if search is not None and not isinstance(search, SearchConfig):
+        raise ConfigError("search is no group that a sweep knows. Write +search=random, grid, bayesian or sobol.")
+    if search is not None:
+        check_ranges(search, "search")
+    _check_keys(keys)
+    if config.job.name != "train":
+        raise ConfigError(f"-m: a sweep trains, and lav {config.job.name} does not. Leave -m out.")
+    swept, fixed = _sorted_out(arguments)
+    params = {**_plain(keys.get("params")), **swept}
+    spaces = _spaces(search, params)
+    settings = _settings(config, fixed)
+    trials = _agreed("limits.max_trials", settings.limits.max_trials, 1, keys.get("n_trials"), "hydra.sweeper.n_trials")
+    jobs = _agreed(
+        "limits.max_concurrent_trials",
+        settings.limits.max_concurrent_trials,
+        1,
+        keys.get("n_jobs"),
+        "hydra.sweeper.n_jobs",
+    )
+    sampler = keys.get("sampler") or (search.sampler if search is not None else None)
+    sampler = sampler or (GRID if trials is None else "random")
+    if sampler != GRID and trials is None:
+        raise ConfigError("limits.max_trials is not given. Say how many trials there shall be: limits.max_trials=20.")
+    try:
+        check(_alone(settings))
+        first = None
+    except ConfigError:  # of what the command does without the search: the space's own defaults take its place
+        first = spaces.default_values(spaces.spaces[0].name, {})
+        if not any(map(is_group, first)):
+            raise
+    _check_spaces(spaces, fixed, check)
+    settings = replace(settings, limits=replace(settings.limits, max_concurrent_trials=jobs or 1))
+    settings = seeded(_with_seed_of(settings))
+    seed = int(settings.training.random_seed or 0)
+    kept = [text for text in fixed if not _is_of_the_sweep(text) and not text.startswith(_SEED)]
+    kept = [*_from_outside(config), *kept, *as_overrides({"training.random_seed": seed})]
+    return Asked(
+        settings=settings,
+        spaces=spaces,
+        sampler=sampler,
+        policy=None if search is None else search.early_termination,
+        seed=seed if search is None or search.seed is None else search.seed,
+        trials=trials,
+        arguments=tuple(kept),
+        first=() if first is None else (spaces.fixed_parameters(spaces.spaces[0].name, first),),
+        draws_default=first is not None,
+    )
+
+
+def _with_seed_of(settings: Settings) -> Settings:
+    """A sweep that goes on has the seed that was drawn for it."""
+    file = Path(settings.output_dir) / ARGUMENTS
+    if settings.training.random_seed is not None or not file.exists():
+        return settings
+    lines = file.read_text(encoding="utf-8").splitlines()
+    seed = next((line for line in lines if line.startswith(_SEED)), None)
+    if seed is None:  # a single run's, whose seed an experiment gave
+        return settings
+    return replace(settings, training=replace(settings.training, random_seed=int(seed.removeprefix(_SEED))))
+
+
+def _from_outside(config: DictConfig) -> list[str]:
+    """Where else configurations lie, as the command line said."""
+    hydra = config.get("hydra")
+    if hydra is None:
+        hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is None:
+        return []
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    searched = [text for text in hydra.overrides.hydra if text.startswith("hydra.searchpath=")]
+    return [*(word for folder in folders for word in ("--config-dir", folder)), *searched]
+
+
+def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Settings], object]) -> None:
+    """Every choice once, beside the usual values of the others: a trial that can never be is refused at once."""
+    tried = 0
+    for space in spaces.spaces:
+        for key in (*space.fixed, *space.free):
+            if _is_of_the_sweep(f"{key}="):
+                raise ConfigError(f"{key} is the sweep's own, and no trial is told. Leave it out of the space.")
+        usual = spaces.default_values(space.name, {})
+        points = [usual]
+        for key, law in space.free.items():
+            if isinstance(law, Choice):
+                points += [{**usual, key: value} for value in law.grid() if value != usual[key]]
+        for values in points[: _MOST_CHECKS - tried]:
+            try:
+                config = compose("config", [*fixed, *as_overrides(values)])
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(explain(error)) from None
+            check(_alone(_settings(config, fixed)))
+            tried += 1
+
+
+def _settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
+    plain = OmegaConf.masked_copy(config, [str(name) for name in config if name not in ("hydra", "search")])
+    return Settings.from_config(plain, tuple(overrides))
+
+
+def _alone(settings: Settings) -> Settings:
+    """As a training that is no trial."""
+    usual = replace(settings.limits, max_trials=1, max_concurrent_trials=1, trial_timeout_minutes=None)
+    return replace(settings, limits=usual)
+
+
+def _check_keys(keys: Mapping[str, Any]) -> None:
+    """Keys of Hydra's Optuna sweeper that say what is decided otherwise here."""
+    decided = {
+        "direction": "the task's primary metric says which way is better",
+        "study_name": "a sweep is named by its output_dir",
+        "storage": "the study lies in output_dir",
+    }
+    if not 0 <= float(keys.get("max_failure_rate", 1.0)) <= 1:
+        raise ConfigError(f"hydra.sweeper.max_failure_rate={keys['max_failure_rate']}: must be in [0, 1].")
+    for name, reason in decided.items():
+        if keys.get(name) is not None:
+            raise ConfigError(f"hydra.sweeper.{name}={keys[name]}: {reason}. Leave it out.")
+
+
+def _spaces(search: SearchConfig | None, params: Mapping[str, Any]) -> Spaces:
+    given = None if search is None else search.spaces
+    if given is not None and params:
+        raise ConfigError(
+            f"search.spaces and {', '.join(params)} both say what is tried. Put all of it into search.spaces, or leave"
+            " that out."
+        )
+    if given is None and not params:
+        raise ConfigError(
+            "Nothing varies: give a key several values, such as -m training.learning_rate=0.01,0.02, or search.spaces;"
+            " an experiment that has some comes after +search."
+        )
+    return flat(params) if given is None else spaces_of(given)
+
+
+def _sorted_out(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The keys that have several values, with what was written; and the other arguments."""
+    swept, fixed = {}, []
+    parsed = OverridesParser.create().parse_overrides(list(arguments))
+    for text, override in zip(arguments, parsed, strict=True):
+        if override.is_sweep_override():
+            key, _, value = text.partition("=")
+            swept[key] = value
+        else:
+            fixed.append(text)
+    return swept, fixed
+
+
+def _is_of_the_sweep(text: str) -> bool:
+    name = text.lstrip("+~").partition("=")[0]
+    names = (*_OF_THE_SWEEP, *(f"limits.{limit}" for limit in _LIMITS))
+    return any(name == own or name.startswith(f"{own}.") for own in names)
+
+
+def _agreed(name: str, value: Any, usual: Any, other: Any, other_name: str) -> Any:
+    """The value under either name; None where neither was given."""
+    if other is None:
+        return None if value == usual else value
+    if value not in (usual, other):
+        raise ConfigError(f"{name}={value} and {other_name}={other} are the same setting and differ. Keep one.")
+    return other
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    container: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return dict(container or {})
