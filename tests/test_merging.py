@@ -16,8 +16,10 @@ from lightning_automl_vision.merging import (
     greedy_merging,
     growing,
     ios_nms,
+    islands,
     joined,
     nms,
+    overlaps,
     soft_nms,
     suppression,
     sweeping,
@@ -475,10 +477,16 @@ def test_crowds_are_merged_by_definition_too(crowd, threshold):
     rounds=st.integers(0, 2),
     crowded=st.integers(0, 2),
     dense=st.sampled_from([0, 2, 128]),
+    patience=st.sampled_from([0, 0.5, 99]),
+    near=st.sampled_from([0, 1, 16]),
+    sampled=st.sampled_from([1, 8]),
+    ahead=st.sampled_from([0, 2, 99]),
     largest=LARGEST,
     overlap=st.sampled_from(["ios", "iou"]),
 )
-def test_shortcuts_change_no_result(answer, threshold, rounds, crowded, dense, largest, overlap):
+def test_shortcuts_change_no_result(
+    answer, threshold, rounds, crowded, dense, patience, near, sampled, ahead, largest, overlap
+):
     def both():
         grown = greedy_merging(*answer, threshold=threshold, largest=largest, overlap=overlap)
         return nms(*answer, threshold=threshold), grown
@@ -488,8 +496,11 @@ def test_shortcuts_change_no_result(answer, threshold, rounds, crowded, dense, l
         patch.setattr(suppression, "_ROUNDS", rounds)
         patch.setattr(suppression, "_CROWDED", crowded)
         patch.setattr(growing, "_LARGE", crowded)
-        patch.setattr(growing, "_ROUNDS", rounds)
+        patch.setattr(growing, "_PATIENCE", patience)
+        patch.setattr(islands, "_FIRST_LIMIT", near)
         patch.setattr(sweeping, "_DENSE", dense)
+        patch.setattr(overlaps, "_SAMPLED", sampled)
+        patch.setattr(overlaps, "_AHEAD", ahead)
         found = both()
     for one, other in zip(found, expected, strict=True):
         assert_same(one, other)
@@ -499,7 +510,7 @@ def test_shortcuts_change_no_result(answer, threshold, rounds, crowded, dense, l
 @pytest.mark.parametrize(("overlap", "largest"), [("ios", math.inf), ("iou", math.inf), ("ios", 60)])
 def test_crowds_grow_by_definition_whether_swept_or_not(overlap, largest, dense, monkeypatch):
     monkeypatch.setattr(growing, "_LARGE", 20)
-    monkeypatch.setattr(growing, "_ROUNDS", 1)
+    monkeypatch.setattr(growing, "_PATIENCE", 0)
     monkeypatch.setattr(sweeping, "_DENSE", dense)
     answer = scattered(400, width=400, height=300, seed=7)
     merged = greedy_merging(*answer, threshold=0.3, overlap=overlap, largest=largest)

@@ -69,10 +69,10 @@ def checked(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any]) -> 
     values, classes = np.asarray(scores, dtype=np.float32), np.asarray(labels, dtype=np.int64)
     if not (values.shape == classes.shape == corners.shape[:1]):
         raise ValueError(f"{len(corners)} boxes need as many scores and labels, got {values.shape}, {classes.shape}")
-    good = np.isfinite(corners).all(axis=1) & (corners[:, 2:] >= corners[:, :2]).all(axis=1)
-    good &= np.isfinite(values) & (values >= 0)
-    if not good.all():
-        index = int(np.argmin(good))
+    right, ordered = np.isfinite(corners), corners[:, 2:] >= corners[:, :2]
+    good = np.isfinite(values) & (values >= 0)
+    if not (right.all() and ordered.all() and good.all()):
+        index = int(np.argmin(good & right.all(axis=1) & ordered.all(axis=1)))
         raise ValueError(
             f"a box needs finite corners x1 <= x2, y1 <= y2 and a score of at least 0; "
             f"box {index} is {corners[index].tolist()} with score {values[index]}"
@@ -95,12 +95,12 @@ def numbered(labels: IntArray) -> IntArray:
 
 def best_first(boxes: FloatArray, scores: Scores, labels: IntArray) -> IntArray:
     """The order by score; equal scores by area, larger first, then by corners and class."""
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     ordered = scores[order]
     same = ordered[1:] == ordered[:-1]
     if same.any():
         tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-        rivals = order[tied]
+        rivals = np.sort(order[tied])
         order[tied] = rivals[_by_boxes(boxes[rivals], labels[rivals], -scores[rivals])]
     return order
 

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_automl_vision.merging.candidates import Candidates, Merged, best_first, checked_threshold, gathered
-from lightning_automl_vision.merging.islands import islands
-from lightning_automl_vision.merging.overlaps import Overlap, areas, overlap_of
+from lightning_automl_vision.merging.islands import first_islands, joined_islands, may_merge
+from lightning_automl_vision.merging.overlaps import Neighbours, Overlap, areas, overlap_of
 from lightning_automl_vision.merging.sweeping import Grid, sweep
 from lightning_automl_vision.samples import BoolArray, FloatArray, IntArray
 
 # A larger island is worth its own rounds.
 _LARGE = 300
-# Where islands take longer to tell apart, nearly everything hangs together.
-_ROUNDS = 8
+# Once so much of a group had to grow again, nearly everything in it hangs together: it becomes one island.
+_PATIENCE = 0.5
 
 
 def greedy_merging(
@@ -40,10 +40,38 @@ def greedy_merging(
     """
     rule = _Rule(checked_threshold(threshold), overlap, largest)
     candidates = Candidates.of(boxes, scores, labels, class_agnostic=class_agnostic)
-    numbers = islands(candidates.boxes, candidates.groups, threshold, overlap, rounds=_ROUNDS)
-    places = np.argsort(numbers, kind="stable")
-    grown = _Grown(boxes=candidates.boxes[places], best=places, islands=numbers[places])
-    corners, owners = candidates.boxes.copy(), np.arange(len(candidates))
+    groups, state = candidates.groups, _State(owners=np.arange(len(candidates)), corners=candidates.boxes.copy())
+    numbers = first_islands(candidates.boxes, groups, threshold, overlap)
+    inhabitants = np.bincount(groups)
+    places, again = np.arange(len(candidates)), np.zeros_like(inhabitants)
+    # Islands are guessed and grow apart; where grown boxes of several may have met, these grow again as one.
+    while len(places):
+        _settle(state, candidates, places, numbers[places], rule)
+        first, second = _met(state, candidates, numbers, rule)
+        numbers = joined_islands(numbers, numbers[first], numbers[second])
+        again += np.bincount(groups[_all_in(numbers, first)], minlength=len(again))
+        whole = again > _PATIENCE * inhabitants
+        numbers = np.where(whole[groups], len(numbers) + groups, numbers)
+        places = _all_in(numbers, first)
+    members = gathered(state.owners)
+    best = np.array([places[0] for places in members], dtype=np.int64)
+    return candidates.together(state.corners[best], candidates.scores[best], members)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _State:
+    """The best candidate in the grown box that each candidate is in, and the corners of that box."""
+
+    owners: IntArray
+    corners: FloatArray
+
+
+def _settle(state: _State, candidates: Candidates, places: IntArray, numbers: IntArray, rule: _Rule) -> None:
+    """Grow what is in some islands, pass after pass, until none takes in another."""
+    order = np.argsort(numbers, kind="stable")
+    owners, best = np.arange(len(candidates)), places[order]
+    state.corners[places] = candidates.boxes[places]
+    grown = _Grown(boxes=candidates.boxes[best], best=best, islands=numbers[order])
     while len(grown.best):
         leaders, unions = _grow(grown, rule)
         best = grown.best.copy()
@@ -52,14 +80,29 @@ def greedy_merging(
         target[grown.best] = best[leaders]
         owners = target[owners]
         leads = leaders == np.arange(len(leaders))
-        corners[best[leads]] = unions[leads]
-        moving = np.zeros(len(candidates), np.bool_)
-        moving[grown.islands[~leads]] = True
-        again = leads & moving[grown.islands]
+        state.corners[best[leads]] = unions[leads]
+        again = leads & np.isin(grown.islands, grown.islands[~leads])
         grown = _in_order(candidates, unions[again], best[again], grown.islands[again])
-    members = gathered(owners)
-    best = np.array([places[0] for places in members], dtype=np.int64)
-    return candidates.together(corners[best], candidates.scores[best], members)
+    state.owners[places] = owners[places]
+
+
+def _all_in(numbers: IntArray, some: IntArray) -> IntArray:
+    """The places of all that is in the same islands as some places."""
+    within = np.zeros(int(numbers.max(initial=-1)) + 1, np.bool_)
+    within[numbers[some]] = True
+    return np.flatnonzero(within[numbers])
+
+
+def _met(state: _State, candidates: Candidates, numbers: IntArray, rule: _Rule) -> tuple[IntArray, IntArray]:
+    """Pairs of grown boxes of different islands that may have overlapped too much while they grew."""
+    best = np.flatnonzero(state.owners == np.arange(len(candidates)))
+    size = areas(candidates.boxes)
+    least = size.copy()
+    np.minimum.at(least, state.owners, size)
+    neighbours = Neighbours.of(state.corners[best], candidates.groups[best])
+    first, second = may_merge(neighbours, least[best], rule.threshold, rule.overlap)
+    apart = numbers[best[first]] != numbers[best[second]]
+    return best[first[apart]], best[second[apart]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +215,24 @@ def _grow_all(boxes: FloatArray, numbers: IntArray, rule: _Rule) -> tuple[IntArr
         unions[taker[further]] = _union(unions[taker[further]], boxes[first[further]])
         behind[further] = first[further]
         taker[first == never] = -1
-        left = np.delete(left, taken)
+        left = _without(left, taken)
     return leaders, unions
 
 
 def _without_new_takers(left: IntArray, numbers: IntArray, taker: IntArray, behind: IntArray) -> IntArray:
     """The boxes left when in each island without a taker the first has become it."""
     of = numbers[left]
-    begins = np.flatnonzero(np.diff(of, prepend=-1))
-    begins = begins[taker[of[begins]] < 0]
+    waits = taker[of] < 0
+    waits[1:] &= of[1:] != of[:-1]
+    begins = np.flatnonzero(waits)
     taker[of[begins]] = behind[of[begins]] = left[begins]
-    return np.delete(left, begins)
+    return _without(left, begins)
+
+
+def _without(values: IntArray, places: IntArray) -> IntArray:
+    kept = np.ones(len(values), np.bool_)
+    kept[places] = False
+    return values[kept]
 
 
 def _near(boxes: FloatArray, unions: FloatArray, left: IntArray, leader: IntArray, asked: BoolArray) -> IntArray:

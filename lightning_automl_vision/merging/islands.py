@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from lightning_automl_vision.merging.overlaps import Neighbours, Overlap, areas
@@ -15,19 +13,16 @@ _ROUNDING = 1 - 1e-9
 _FIRST_LIMIT = 16
 
 
-def islands(
-    boxes: FloatArray, groups: IntArray, threshold: float, overlap: Overlap, *, rounds: float = math.inf
-) -> IntArray:
+def islands(boxes: FloatArray, groups: IntArray, threshold: float, overlap: Overlap) -> IntArray:
     """The island of each box: boxes of different islands never overlap by more than the threshold, even grown.
 
     A merged box lies within the hull of its island and is not smaller than the island's smallest box; together these
-    bound how much it can overlap another. After so many ``rounds`` without an end the islands are the groups.
+    bound how much it can overlap another.
     """
-    numbers, least, limit, given = np.arange(len(boxes)), areas(boxes), _FIRST_LIMIT, groups
-    while rounds > 0:
-        rounds -= 1
-        neighbours = Neighbours(boxes, groups)
-        first, second = _may_merge(neighbours, least, threshold, overlap, limit)
+    numbers, least, limit = np.arange(len(boxes)), areas(boxes), _FIRST_LIMIT
+    while True:
+        neighbours = Neighbours.of(boxes, groups)
+        first, second = may_merge(neighbours, least, threshold, overlap, limit)
         if len(first):
             joined = _connected(len(boxes), first, second)
             numbers = joined[numbers]
@@ -37,12 +32,23 @@ def islands(
         elif not neighbours.candidates or limit >= neighbours.most:
             return numbers
         limit = min(2 * limit, len(numbers))
-    return np.unique(given, return_inverse=True)[1].astype(np.int64)
 
 
-def _may_merge(
-    neighbours: Neighbours, smallest: FloatArray, threshold: float, overlap: Overlap, limit: int
+def first_islands(boxes: FloatArray, groups: IntArray, threshold: float, overlap: Overlap) -> IntArray:
+    """A guess at ``islands``: what hangs together as it is, as far as near neighbours tell."""
+    first, second = may_merge(Neighbours.of(boxes, groups), areas(boxes), threshold, overlap, _FIRST_LIMIT)
+    return _connected(len(boxes), first, second)
+
+
+def joined_islands(numbers: IntArray, some: IntArray, others: IntArray) -> IntArray:
+    """The islands when some are one with the others beside them."""
+    return _connected(int(numbers.max(initial=-1)) + 1, some, others)[numbers]
+
+
+def may_merge(
+    neighbours: Neighbours, smallest: FloatArray, threshold: float, overlap: Overlap, limit: int | None = None
 ) -> tuple[IntArray, IntArray]:
+    """Pairs of boxes that may overlap too much, or may have when they were as small as ``smallest``."""
     lesser = np.minimum if overlap == "ios" else np.maximum
     firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for first, second, common in neighbours.pairs(limit):

@@ -176,7 +176,7 @@ class _Conflicts(_Waiting):
         some = self.held.chosen(near)
         order = best_first(some.boxes, some.scores, some.labels)
         boxes = some.boxes[order]
-        pairs = Neighbours(boxes, self.groups(some.labels)[order]).pairs()
+        pairs = Neighbours.of(boxes, self.groups(some.labels)[order]).pairs()
         better, worse = conflicts(pairs, boxes, self.merge.threshold, self.merge.overlap)
         better, worse = order[better], order[worse]
         new = np.maximum(better, worse) >= len(near) - fresh

@@ -17,7 +17,6 @@ from lightning_automl_vision.merging.overlaps import (
     areas,
     overlap_of,
     overlaps_with,
-    pairs_between,
 )
 from lightning_automl_vision.samples import BoolArray, FloatArray, IntArray
 
@@ -65,37 +64,26 @@ def _suppressed(
 ) -> Merged:
     checked_threshold(threshold)
     candidates = Candidates.of(boxes, scores, labels, class_agnostic=class_agnostic)
-    kept = _survivors(candidates.boxes, candidates.groups, threshold, overlap)
-    return candidates.alone(kept)
+    neighbours = Neighbours.of(candidates.boxes, candidates.groups)
+    stays = _survivors(neighbours, np.ones(len(candidates), np.bool_), candidates.boxes, threshold, overlap)
+    return candidates.alone(np.flatnonzero(stays))
 
 
-def _survivors(boxes: FloatArray, groups: IntArray, threshold: float, overlap: Overlap) -> IntArray:
-    """Places of the boxes, given best first, that stay."""
-    places, kept = np.arange(len(boxes)), [np.empty(0, np.int64)]
-    while len(places):
-        neighbours = Neighbours(boxes[places], groups[places])
-        if neighbours.candidates <= _CROWDED * len(places) or len(places) <= _CROWDED:
-            better, worse = conflicts(neighbours.pairs(), boxes[places], threshold, overlap)
-            stays, _ = settled(len(places), better, worse)
-            kept.append(places[stays])
-            break
-        head, tail = np.split(places, [-(-len(places) // 4)])
-        head = head[_survivors(boxes[head], groups[head], threshold, overlap)]
-        kept.append(head)
-        places = tail[~_hit(boxes, groups, head, tail, threshold, overlap)]
-    return np.concatenate(kept)
-
-
-def _hit(
-    boxes: FloatArray, groups: IntArray, head: IntArray, tail: IntArray, threshold: float, overlap: Overlap
+def _survivors(
+    neighbours: Neighbours, open_: BoolArray, boxes: FloatArray, threshold: float, overlap: Overlap
 ) -> BoolArray:
-    """Which of the tail one of the head suppresses."""
-    hit = np.zeros(len(tail), np.bool_)
-    of_head, of_tail = areas(boxes[head]), areas(boxes[tail])
-    for pairs in pairs_between(boxes[head], groups[head], boxes[tail], groups[tail]):
-        found = overlap_of(pairs.common, of_head[pairs.first], of_tail[pairs.second], overlap)
-        hit[pairs.second[found > threshold]] = True
-    return hit
+    """Which of the open boxes stay, all given best first."""
+    count = np.count_nonzero(open_)
+    if count <= _CROWDED or neighbours.about() <= _CROWDED * count:
+        stays, _ = settled(len(boxes), *conflicts(neighbours.pairs(), boxes, threshold, overlap))
+        return stays & open_
+    head = np.zeros_like(open_)
+    head[np.flatnonzero(open_)[: -(-count // 4)]] = True
+    stays = _survivors(neighbours.among(head), head, boxes, threshold, overlap)
+    tail = open_ & ~head
+    _, hit = conflicts(neighbours.between(stays, tail), boxes, threshold, overlap)
+    tail[hit] = False
+    return stays | _survivors(neighbours.among(tail), tail, boxes, threshold, overlap)
 
 
 def conflicts(

@@ -136,6 +136,6 @@ def sweep(
 
 def _takers(boxes: FloatArray, threshold: float, overlap: Overlap) -> list[int]:
     """The boxes that overlap a worse one too much as they are; a box that does not never takes in any."""
-    pairs = Neighbours(boxes, np.zeros(len(boxes), np.int64)).pairs()
+    pairs = Neighbours.of(boxes, np.zeros(len(boxes), np.int64)).pairs()
     takers: list[int] = np.unique(conflicts(pairs, boxes, threshold, overlap)[0]).tolist()
     return takers
