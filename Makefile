@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 .PHONY: help quickstart test test-all chaos lint format docs clean
 
 help:
-	@echo "make quickstart   install, generate a small labelled set, train on it, say how to use the model"
+	@echo "make quickstart   install, generate a small labelled set, find a model for it, say how to use it"
 	@echo "make test         install, then lint, type-check and run the quick tests"
 	@echo "make test-all     the same with every model and everything slow"
 	@echo "make chaos        sweeps whose processes are killed at random moments, a hundred of them"

@@ -1,10 +1,11 @@
-"""Generates a small labelled set of shapes, trains on it without anything downloaded, and uses the model.
+"""Generates a small labelled set of shapes, finds a model for it in four minutes, and uses the model.
 
 python examples/quickstart.py FOLDER
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,15 +47,23 @@ def generate(folder: Path, per_class: int = 100) -> Path:
 
 def main(folder: Path) -> None:
     photos = generate(folder / "photos")
-    number = 1 + len(list(folder.glob("run-*")))
-    result = lav.train(experiment="quickstart", data={"training": photos}, output_dir=folder / f"run-{number}")
+    sweep = folder / f"sweep-{1 + len(list(folder.glob('sweep-*')))}"
+    words = [
+        f"data.training={photos}",
+        "data.split=stratified",
+        "model.pretrained=false",  # nothing is downloaded
+        "limits.max_trials=4",
+        "limits.timeout_minutes=4",
+        f"output_dir={sweep}",
+    ]
+    print("lav", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "lightning_automl_vision", *words], check=True)
     example = photos / "circle" / "000.png"
-    best = lav.load(result.folder).predict([example])[0]
-    print(f"\n{result.primary_metric.name} {result.primary_metric.value:.3f}")
-    print(f"The model is in {result.folder}/model")
+    best = lav.load(sweep / "best").predict([example])[0]
+    print(f"\nThe model is in {sweep}/best/model")
     print(f"It says of {example}: {best.label} ({best.score:.2f})")
     print("Use it from Python:")
-    print(f'  import lightning_automl_vision as lav; lav.load("{result.folder}").predict(["photo.jpg"])')
+    print(f'  import lightning_automl_vision as lav; lav.load("{sweep}/best").predict(["photo.jpg"])')
 
 
 if __name__ == "__main__":

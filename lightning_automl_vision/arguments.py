@@ -11,11 +11,12 @@ from lightning_automl_vision.keys import nearest
 
 GROUPS = ("task", "model", "data", "augment", "tiler", "training", "trainer", "limits", "search", "job", "logger")
 # Root keys and groups win over a verb's own keys of the same name.
-ROOT = {*GROUPS, "experiment", "output_dir", "checkpoint", "runs", "quiet"}
+ROOT = {*GROUPS, "experiment", "output_dir", "checkpoint", "runs", "quiet", "resume"}
 # The verbs that are given no run, and the key that was probably meant.
 _WITHOUT_RUNS = {
     "train": "data.training",
     "inspect": "data.training",
+    "plan": "data.training",
     "models": "for_task",
     "convert": "input",
     "convert-weights": "input",
@@ -28,7 +29,8 @@ _SWEEP = ("-m", "--multirun")
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments for ours."""
     arguments = [_as_text(argument) for argument in arguments]
-    if any(map(_begins_sweep, arguments)) or {*arguments[1:]} & {*_SWEEP}:  # hydra takes it at either end alone
+    begins = any(map(_begins_sweep, arguments)) and "plan" not in arguments[:1]  # which looks at a sweep from outside
+    if begins or {*arguments[1:]} & {*_SWEEP}:  # hydra takes it at either end alone
         arguments = [*(argument for argument in arguments if argument not in _SWEEP), _SWEEP[1]]
     if not arguments or not _is_word(arguments[0]):
         return arguments
@@ -60,9 +62,10 @@ def _begins_sweep(argument: str) -> bool:
 
 
 def _as_text(argument: str) -> str:
-    """A value in round brackets, such as an old grid, is a text; hydra's grammar has none of that form."""
+    """What hydra's grammar has no form for is a text: a value in round brackets, as an old grid, and a requirement."""
     key, _, value = argument.partition("=")
-    return f"{key}='{value}'" if value[:1] == "(" and value[-1:] == ")" and "'" not in value else argument
+    is_text = (value[:1] == "(" and value[-1:] == ")") or (key in ("require", "job.require") and value[:1] not in "'\"")
+    return f"{key}='{value}'" if is_text and "'" not in value else argument
 
 
 def _is_word(argument: str) -> bool:

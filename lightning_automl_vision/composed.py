@@ -47,6 +47,7 @@ class Settings:
     checkpoint: str | None
     runs: str | None
     quiet: bool
+    resume: str
     overrides: tuple[str, ...] = ()
 
     @classmethod
@@ -59,11 +60,15 @@ class Settings:
         except OmegaConfBaseException as error:
             raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}.") from None
         settings = cls(overrides=overrides, **{name: value for name, value in values.items() if name in _names(cls)})
-        for name in _names(cls):
-            group = getattr(settings, name)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """ConfigError for the first value out of its range."""
+        for name in _names(type(self)):
+            group = getattr(self, name)
             if hasattr(group, "__dataclass_fields__"):
                 check_ranges(group, name)
-        return settings
 
     @property
     def model_parameters(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lightning_automl_vision.keys import Key, described, nearest
 from lightning_automl_vision.typed_nodes import typed_nodes
 
 _SHOWN = 4
-ROOT_KEYS = ("output_dir", "checkpoint", "runs", "quiet")
+ROOT_KEYS = ("output_dir", "checkpoint", "runs", "quiet", "resume")
 # Documented names of other products that are no key here, and what takes their place.
 ELSEWHERE = {
     "model_name": "model=NAME",

@@ -7,6 +7,8 @@ VisionError
 ├── WeightsError      weights are missing, unreachable or do not fit
 ├── TrainingError     training started and could not go on
 │   └── StorageError  a file of the run could not be written
+├── RequirementError  a model is not as good as it was required to be
+├── ReproductionError a run that was trained again did not come out the same
 └── Interrupted       the user stopped the run
 """
 
@@ -49,6 +51,18 @@ class TrainingError(VisionError):
 
 class StorageError(TrainingError):
     """A file of the run could not be written, most often because the disk is full."""
+
+
+class RequirementError(VisionError):
+    """A model is not as good as it was required to be."""
+
+    exit_code = 7
+
+
+class ReproductionError(VisionError):
+    """A run that was trained again did not come out the same."""
+
+    exit_code = 8
 
 
 class Interrupted(VisionError):

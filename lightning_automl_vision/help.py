@@ -44,7 +44,8 @@ Made from the typed nodes by `make docs`; a test keeps it so. A key is written `
 below its group in YAML, and as `group={"key": value}` in Python. "by model and task" is what the chosen model and task
 bring: `lav key=value ... --cfg job --resolve` shows it.
 
-Beside the groups there are `output_dir` (where a run writes), `quiet` (no progress bar and no report),
+Beside the groups there are `output_dir` (where a run writes), `quiet` (no progress bar and no report), `resume`
+(`auto` goes on where an earlier attempt at the same run was ended, `never` begins anew in its folder),
 `checkpoint` and `runs` (other runs, for the verbs that take them). A verb's own keys stand under `job`;
 after `lav VERB` the prefix may be left out."""
 

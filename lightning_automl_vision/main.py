@@ -22,7 +22,7 @@ from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError
 from lightning_automl_vision.help import help_text
 from lightning_automl_vision.jobs import job_module
 from lightning_automl_vision.log import on_console
-from lightning_automl_vision.search.watching import watch_parent
+from lightning_automl_vision.search.watching import TRIAL_FOLDER, watch_parent
 
 DEBUG = "LAV_DEBUG"
 
@@ -38,6 +38,8 @@ def main() -> None:
             return
         sys.argv[1:] = rewrite(sys.argv[1:])
         register()
+        if TRIAL_FOLDER in os.environ:
+            _compose_once()
         _application()
         sys.stdout.flush()
         if _failures:
@@ -59,10 +61,22 @@ def run(config: DictConfig, overrides: Sequence[str]) -> float | None:
         from lightning_automl_vision.search.job import run_sweep
 
         return run_sweep(config, {}, overrides)
+    if settings.job.name == "plan" and (settings.limits.max_trials > 1 or config.get("search") is not None):
+        from lightning_automl_vision.search.automode import plan_sweep
+
+        plan_sweep(config, overrides)
+        return None
     job = job_module(settings.job.name)
     with on_console(quiet=settings.quiet):
         outcome: float | None = job.run(settings)
     return outcome
+
+
+def _compose_once() -> None:
+    """Hydra composes everything to look up `hydra.mode`, and again to run; a trial is a plain run in any case."""
+    from hydra._internal.hydra import Hydra
+
+    setattr(Hydra, "get_mode", lambda *_, **__: RunMode.RUN)  # noqa: B010
 
 
 _failures: list[VisionError | BrokenPipeError] = []

@@ -43,6 +43,8 @@ from lightning_automl_vision.tiling_plan import Tiling, tiling_from_settings, ti
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from lightning_automl_vision.models import VisionModel
+
     Picture = str | PathLike[str] | bytes | Pixels | Image
 
 V = TypeVar("V")
@@ -130,8 +132,35 @@ class Predictor:
         return pixels, (pixels.shape[1], pixels.shape[0])
 
 
-def load(folder: str | PathLike[str]) -> Predictor:
-    """The model of a run, or of a model folder, ready to be asked."""
+@dataclass(frozen=True, kw_only=True)
+class OpenedModel:
+    """A model folder that was read and checked; ``folder`` is where its weights lie."""
+
+    card: ModelCard
+    folder: Path
+    resizing: Resizing
+    tiling: Tiling
+
+    def build(self) -> VisionModel[Any, Any]:
+        """The network with its weights, as it was validated."""
+        card, spec = self.card, model_spec(self.card.name)
+        parameters = chosen_parameters(card, spec.config, str(self.folder / SETTINGS))
+        if "pretrained" in spec.config.__dataclass_fields__:
+            parameters["pretrained"] = False  # whatever the folder says: it brings its own weights
+        try:
+            size: Any = card.size_of_building
+            model = spec.build_with(parameters, task=card.task, num_classes=len(card.labels), image_size=size)
+        except TypeError as error:
+            raise ConfigError(
+                f"{self.folder / MODEL}: {card.name} cannot be built from its parameters: {error}."
+            ) from None
+        load_weights(model, self.folder / WEIGHTS)
+        model.eval()
+        return model
+
+
+def open_model(folder: str | PathLike[str]) -> OpenedModel:
+    """The model of a run, or a model folder."""
     card, found = read_card(Path(folder))
     source = str(found / SETTINGS)
     resizing = resizing_from_settings(card.settings, source=source)
@@ -139,12 +168,14 @@ def load(folder: str | PathLike[str]) -> Predictor:
     known = {**setting_names(resizing), **(tiling_names() if finds_objects else {})}
     check_settings(card, known, source=source)
     _check_kind(card, resizing, source)
-    return Predictor(
-        card=card,
-        resizing=resizing,
-        network=_torch_network(card, found),
-        tiling=tiling_from_settings(card.settings, source=source) if finds_objects else Tiling(),
-    )
+    tiling = tiling_from_settings(card.settings, source=source) if finds_objects else Tiling()
+    return OpenedModel(card=card, folder=found, resizing=resizing, tiling=tiling)
+
+
+def load(folder: str | PathLike[str]) -> Predictor:
+    """The model of a run, or of a model folder, ready to be asked."""
+    opened = open_model(folder)
+    return Predictor(card=opened.card, resizing=opened.resizing, network=_torch_network(opened), tiling=opened.tiling)
 
 
 def _check_kind(card: ModelCard, resizing: Resizing, source: str) -> None:
@@ -161,24 +192,14 @@ def _check_kind(card: ModelCard, resizing: Resizing, source: str) -> None:
         )
 
 
-def _torch_network(card: ModelCard, folder: Path) -> Network:
+def _torch_network(opened: OpenedModel) -> Network:
     import torch
 
     from lightning_automl_vision.data.batching import no_targets
     from lightning_automl_vision.data.module import padded
     from lightning_automl_vision.models import Batch
 
-    spec = model_spec(card.name)
-    parameters = chosen_parameters(card, spec.config, str(folder / SETTINGS))
-    if "pretrained" in spec.config.__dataclass_fields__:
-        parameters["pretrained"] = False  # whatever the folder says: it brings its own weights
-    try:
-        size: Any = card.size_of_building
-        model = spec.build_with(parameters, task=card.task, num_classes=len(card.labels), image_size=size)
-    except TypeError as error:
-        raise ConfigError(f"{folder / MODEL}: {card.name} cannot be built from its parameters: {error}.") from None
-    load_weights(model, folder / WEIGHTS)
-    model.eval()
+    model = opened.build()
     model.for_prediction()
 
     def network(pictures: Sequence[Pixels]) -> Sequence[Prediction]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -39,7 +40,9 @@ class PrimaryMetric:
 class Result:
     """``metrics`` are those of the best epoch on the validation set, ``test_metrics`` of its model on the test set.
 
-    ``reason`` says why a pruned run was asked to end, ``error`` why a failed one could not go on.
+    With ``data.folds`` the metrics are those of all images, each judged by the model that has not seen it, and
+    ``folds`` has the value of each. ``reason`` says why a pruned run was asked to end, ``error`` why a failed one
+    could not go on.
     """
 
     status: str
@@ -53,9 +56,11 @@ class Result:
     seconds: float = 0.0
     random_seed: int | None = None
     folder: str = ""
+    folds: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
     error: str | None = None
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
+    device_memory: int | None = field(default_factory=lambda: device_memory())
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,11 +71,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
 
 
+def device_memory() -> int | None:
+    """The most bytes of a GPU that this process has used; torch is asked only if something else has imported it."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.max_memory_allocated()) if torch is not None and torch.cuda.is_initialized() else None
+
+
 def read_result(folder: str | Path) -> Result:
     path = Path(folder) / RESULT
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Result(**{**values, "primary_metric": PrimaryMetric(**values["primary_metric"])})
+        return Result(**{"device_memory": None, **values, "primary_metric": PrimaryMetric(**values["primary_metric"])})
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}. Name the folder of a run.") from None
     except (ValueError, TypeError, KeyError) as error:

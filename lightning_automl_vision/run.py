@@ -14,6 +14,7 @@ from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.result import FINISHED, RESULT, PrimaryMetric, Result
 from lightning_automl_vision.storage import replacing, writing
+from lightning_automl_vision.training.continuing import CHECKPOINTS, PREVIOUS
 from lightning_automl_vision.training.early_stopping import NAN, improves
 
 # Kept free, so that a run which fills the disk can still say so.
@@ -64,6 +65,10 @@ class RunFolder:
     def finish(self, result: Result) -> None:
         self._reserve.unlink(missing_ok=True)
         write_json(self.path / RESULT, result.as_dict())
+        if result.status in FINISHED:
+            for left in (PREVIOUS, "best_*.ckpt"):
+                for file in (self.path / CHECKPOINTS).glob(left):
+                    file.unlink(missing_ok=True)
 
     def best(self, metric: str, *, lower_is_better: bool) -> PrimaryMetric:
         """The best evaluation that this run has written down; `checkpoints/best.ckpt` holds its weights."""

@@ -7,15 +7,15 @@ from typing import Any
 
 from lightning_automl_vision.keys import key
 
-SAMPLERS = ("random", "grid", "bayesian", "sobol")
+SAMPLERS = ("random", "grid", "bayesian", "sobol", "automode")
 
 
 @dataclass
 class SearchConfig:
     sampler: Any = key(
         "random",
-        "How values are drawn: random, grid (every combination once), bayesian or sobol; or any sampler of Optuna by"
-        " its `_target_`.",
+        "How values are drawn: random, grid (every combination once), bayesian or sobol; any sampler of Optuna by its"
+        " `_target_`; or automode, which chooses what is tried as well.",
         old=("sampling_algorithm",),
     )
     spaces: Any = key(
@@ -32,3 +32,30 @@ class SearchConfig:
         " any pruner of Optuna by its `_target_`.",
     )
     seed: int | None = key(None, "Decides every draw; by default training.random_seed.", minimum=0)
+    portfolio: str | None = key(
+        None, "A YAML file of candidates for automode, in place of those that this package and its plugins bring."
+    )
+    candidates: list[str] | None = key(None, "The names of the candidates that automode may take; by default all.")
+    storage: str | None = key(
+        None,
+        "Where the study lies: journal (a file in output_dir), a path that ends in .journal, postgresql://USER@HOST/NAME"
+        " or mysql://USER@HOST/NAME. By default SQLite in output_dir, and a journal there where a launcher starts"
+        " workers.",
+    )
+    study_name: str | None = key(
+        None, "The study's name in a database that sweeps share; by default the absolute output_dir."
+    )
+
+
+@dataclass
+class AroundConfig(SearchConfig):
+    """Around the best trials of another sweep, which `runs` names."""
+
+    sampler: Any = key("bayesian", "How values are drawn around them: random, grid, bayesian or sobol.")
+    widening: float = key(
+        0.1,
+        "How far beyond the best trials' values a number may go, to either side: a share of the range that the other"
+        " sweep had, in orders of magnitude where it was logarithmic.",
+        above=0,
+        maximum=1,
+    )

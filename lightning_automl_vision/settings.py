@@ -51,6 +51,9 @@ class DataConfig:
         "How that share is drawn: at random, or so that each class keeps its share.",
         choices=("random", "stratified"),
     )
+    folds: int | None = key(
+        None, "Train so many models, each validated on its own part of data.training.", minimum=2, maximum=20
+    )
     group_by: str | None = key(
         None,
         "Keep images of one group on one side of the split: the name of a JSONL key or CSV column,"
@@ -137,6 +140,11 @@ class TrainingConfig:
     evaluation_frequency: int = key(1, "Epochs between two evaluations.", minimum=1)
     checkpoint_frequency: int | None = key(
         None, "Epochs between checkpoints that are kept beside the best and the last; none are by default.", minimum=1
+    )
+    checkpoint_minutes: float = key(
+        5.0,
+        "Minutes between checkpoints from which a run that was ended goes on; each evaluation writes one too.",
+        above=0,
     )
     layers_to_freeze: int = key(0, "How many layer groups, counted from the input, are not trained.", minimum=0)
     weighted_loss: int = key(

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_automl_vision.jobs import job_configs
 from lightning_automl_vision.plugins import model_specs
-from lightning_automl_vision.search_settings import SAMPLERS, SearchConfig
+from lightning_automl_vision.search_settings import SAMPLERS, AroundConfig, SearchConfig
 from lightning_automl_vision.settings import (
     AugmentConfig,
     DataConfig,
@@ -39,6 +39,7 @@ def typed_nodes() -> Mapping[tuple[str, str], Any]:
     }
     for sampler in SAMPLERS:
         nodes["search", sampler] = SearchConfig(sampler=sampler)
+    nodes["search", "around"] = AroundConfig
     for verb, config in job_configs().items():
         nodes["job", verb] = config(name=verb)
     for task in TASKS.values():

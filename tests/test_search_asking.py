@@ -93,7 +93,12 @@ def test_spaces_bring_their_own_models() -> None:
         ),
         ([RATES], {"max_failure_rate": 7}, r"max_failure_rate=7: must be in \[0, 1\]"),
         (["job=models", RATES], {}, "a sweep trains, and lav models does not"),
-        ([RATES], {"storage": "sqlite:///x"}, r"hydra\.sweeper\.storage=.*lies in output_dir"),
+        (
+            ["+search=random", RATES, "search.storage=journal", "limits.max_trials=2"],
+            {"storage": "sqlite:///x"},
+            r"search\.storage and hydra\.sweeper\.storage are the same setting and differ",
+        ),
+        ([RATES], {"lease_seconds": 0}, r"lease_seconds=0: must be more than 0"),
         ([RATES], {"direction": "minimize"}, r"hydra\.sweeper\.direction=minimize"),
         (["+search=grid", "search.spaces={a: {model: resnet18}}", RATES], {}, "both say what is tried"),
         (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from label_files import MULTICLASS, MULTILABEL, config, hear, pictures, write_labels, write_lines
 
 from lightning_automl_vision.data.labelled import load_data
-from lightning_automl_vision.data.splits import split
+from lightning_automl_vision.data.splits import folds, split, units_by_class
 from lightning_automl_vision.errors import DataError
 
 LABELS = st.lists(st.lists(st.integers(0, 4), max_size=4), min_size=2, max_size=60)
@@ -38,6 +38,52 @@ def test_every_image_is_on_one_side_and_groups_are_whole(
     assert validation
     assert not {groups[index] for index in training} & {groups[index] for index in validation}
     assert (training, validation) == split(arrays(labels), share, **options)
+
+
+@given(LABELS, st.integers(2, 8), st.integers(0, 9), st.lists(st.integers(0, 30), min_size=60))
+@settings(max_examples=150, deadline=None)
+def test_every_image_is_in_one_part_none_is_empty_and_groups_are_whole(
+    labels: list[list[int]], number: int, seed: int, numbers: list[int]
+) -> None:
+    groups = [str(group) for group in numbers[: len(labels)]]
+    if len({*groups}) < number:
+        with pytest.raises(DataError, match=f"data.folds={number}: there are only {len({*groups})} groups"):
+            folds(arrays(labels), number, seed=seed, groups=groups)
+        return
+    parts = folds(arrays(labels), number, seed=seed, groups=groups)
+    assert sorted(index for part in parts for index in part) == list(range(len(labels)))
+    assert all(parts)
+    assert all(part == sorted(part) for part in parts)
+    assert sum(len({groups[index] for index in part}) for part in parts) == len({*groups})
+    assert parts == folds(arrays(labels), number, seed=seed, groups=groups)
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(2, 10), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_parts_have_each_class_and_all_images_in_equal_numbers(sizes: list[int], number: int, seed: int) -> None:
+    labels = arrays([[name] for name, size in enumerate(sizes) for _ in range(size)])
+    if len(labels) < number:
+        return
+    parts = folds(labels, number, seed=seed)
+    held = [Counter(int(labels[index][0]) for index in part) for part in parts]
+    for name, size in enumerate(sizes):
+        assert {count[name] for count in held} <= {size // number, -(-size // number)}
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_parts_of_several_labels_an_image_have_each_label_in_about_equal_numbers() -> None:
+    random = np.random.default_rng(0)
+    labels = [np.flatnonzero(random.random(6) < 0.25) for _ in range(400)]
+    everywhere = units_by_class(labels)
+    for part in folds(labels, 5, seed=0):
+        held = units_by_class([labels[index] for index in part])
+        assert all(abs(held[name] / everywhere[name] - 0.2) < 0.03 for name in everywhere)
+        assert abs(len(part) - 80) <= 6
+
+
+def test_another_seed_makes_other_parts() -> None:
+    labels = arrays([[0]] * 50)
+    assert folds(labels, 5, seed=0) != folds(labels, 5, seed=1)
 
 
 @given(st.integers(2, 300), st.floats(0.01, 0.99), st.integers(0, 99))

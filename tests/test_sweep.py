@@ -19,7 +19,7 @@ from lightning_automl_vision.search.leaderboard import Leaderboard
 from lightning_automl_vision.search.policies import policy_of
 from lightning_automl_vision.search.samplers import sampler_of
 from lightning_automl_vision.search.spaces import Spaces, spaces_of
-from lightning_automl_vision.search.sweep import FOLDER, SECONDS, USED, Limits, Sweep, threads_for
+from lightning_automl_vision.search.sweep import FOLDER, HASH, SECONDS, USED, Limits, Sweep, threads_for
 from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets, open_study
 
 RATES = {"training.learning_rate": {"type": "uniform", "min_value": 0.1, "max_value": 0.2}}
@@ -108,6 +108,22 @@ def test_what_fails_costs_its_own_trial(tmp_path: Path, how: str, reason: str) -
     assert states(asked) == ["COMPLETE", "FAIL"] * 2
     assert all(reason in reasons(asked)[place] for place in (1, 3))
     assert asked.tickets.last_of_each()[1].value is None
+
+
+def test_choices_that_train_the_same_are_told(tmp_path: Path) -> None:
+    asked = sweep(tmp_path, {"a": {"augment": "none,default"}}, grid=True, limits={"slots": 1})
+    asked.run()
+    assert states(asked) == ["COMPLETE", "FAIL"]
+    assert "augment='default' trains the same as trial 0 with augment='none'" in reasons(asked)[1]
+
+
+def test_spaces_may_meet_and_so_may_the_default(tmp_path: Path) -> None:
+    """Trial 0 has the rate that trial 1 draws, and both spaces come to the same."""
+    spaces = {"a": {"training.learning_rate": "choice(0.01)"}, "b": {"data.format": "choice(good)"}}
+    asked = sweep(tmp_path, spaces, with_default=True, trials=5, limits={"slots": 1})
+    asked.run()
+    assert states(asked) == ["COMPLETE"] * 5
+    assert len({trial.user_attrs[HASH] for trial in asked.tickets.last_of_each()}) == 1
 
 
 def test_what_hangs_is_ended_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +232,7 @@ def test_the_leaderboard_says_everything_of_every_trial(tmp_path: Path) -> None:
         (3, "failed", None),
     ]
     best, _, failed, _ = document["trials"]
-    assert best["command"] == "lav model=resnet18 training.learning_rate=0.2 'data.format='\"'\"'good'\"'\"''"
+    assert best["command"].endswith(" model=resnet18 training.learning_rate=0.2 'data.format='\"'\"'good'\"'\"''")
     assert (best["model"], failed["reason"]) == ("resnet18", "it cannot be done.")
     with (tmp_path / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))

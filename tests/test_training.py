@@ -341,7 +341,7 @@ def test_the_first_of_equal_epochs_is_best_and_its_weights_are_kept(tmp_path):
 def test_checkpoints_are_kept_as_often_as_asked(tmp_path):
     train(tmp_path, config(number_of_epochs=4, checkpoint_frequency=2))
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert names == {"best.ckpt", "last.ckpt", "epoch_0002.ckpt", "epoch_0004.ckpt"}
+    assert names == {"best.ckpt", "last.ckpt", "previous.ckpt", "epoch_0002.ckpt", "epoch_0004.ckpt"}
 
 
 def test_a_step_limit_ends_in_the_middle_of_an_epoch_and_evaluates(tmp_path):

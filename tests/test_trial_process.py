@@ -354,6 +354,14 @@ def test_nobody_asks_a_run_that_is_no_trial(tmp_path, monkeypatch):
     assert result.status == "completed"
 
 
+def test_the_most_memory_of_any_of_its_processes_is_known(light_server, tmp_path):
+    """Of a fork: for Linux, a fresh process has held what the one that started it did."""
+    code = """subprocess.run([sys.executable, "-c", "b'x' * (300 << 20)"], check=True); finish()"""
+    trial = TrialProcess.start(fake_command(tmp_path, code), light_server)
+    assert trial.wait(60).state == "complete"
+    assert 300 << 20 < trial.memory < 600 << 20
+
+
 def test_waiting_for_a_trial_has_an_end(tmp_path):
     trial = TrialProcess.start(fake_command(tmp_path, "evaluate(1, 0.1); time.sleep(600)"))
     began = time.monotonic()

@@ -15,11 +15,11 @@ from lightning_automl_vision.data.files import folder_of
 from lightning_automl_vision.data.headers import ImageHeader, read_headers
 from lightning_automl_vision.data.naming import Named, named_rows
 from lightning_automl_vision.data.rows import Faults, Source
-from lightning_automl_vision.data.splits import split
+from lightning_automl_vision.data.splits import folds, split, units_by_class
 from lightning_automl_vision.data.targets import target_of
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.log import LOG
-from lightning_automl_vision.samples import Labels, Sample, T
+from lightning_automl_vision.samples import IntArray, Labels, Sample, T
 from lightning_automl_vision.settings import DataConfig
 
 # What the product's documents advise for each class.
@@ -73,7 +73,7 @@ def read_labelled(
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(faults.dropped.items()))
             raise DataError(
                 f"{path}: no labelled image is left ({'dropped: ' + reasons if reasons else 'it holds none'}). "
-                f"Check data.{role} and data.format={config.format}."
+                f"Check the path, and data.format={config.format}."
             )
         final = index.settle(sample.target.labels for sample in samples)
     if task == "image_classification_multilabel":
@@ -186,8 +186,68 @@ class DataSplits(Generic[T]):
     dropped: Mapping[str, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoldedData(Generic[T]):
+    """A training set in parts; each is what one fold is validated on, while it learns from all the others."""
+
+    images: LabelledImages[T]
+    parts: Sequence[Sequence[int]]
+    test: LabelledImages[T] | None
+    dropped: Mapping[str, int]
+
+    def fold(self, number: int) -> DataSplits[T]:
+        """Without the test set, which is not any fold's."""
+        held = self.parts[number]
+        inside = set(held)
+        rest = [index for index in range(len(self.images)) if index not in inside]
+        return DataSplits(
+            training=part_of(self.images, rest),
+            validation=part_of(self.images, held),
+            test=None,
+            classes=self.images.classes,
+            dropped=self.dropped,
+        )
+
+    def first(self) -> DataSplits[T]:
+        """The first fold, and the test set."""
+        return replace(self.fold(0), test=self.test)
+
+
+def load_folds(config: DataConfig, task: str, *, seed: int) -> FoldedData[Any]:
+    """The same with ``data.folds`` parts."""
+    training, _, test, dropped = _read_all(config, task)
+    labels, groups = _labels_and_groups(training, config)
+    number = config.folds or 0
+    parts = folds(labels, number, seed=seed, groups=groups)
+    seen = units_by_class(labels, groups)
+    rare = [f"{name} {seen[index]}" for index, name in enumerate(training.classes) if seen[index] < number]
+    if rare:
+        LOG.warning(
+            "%s: fewer %s than data.folds=%d of %s; some folds do not validate on these classes, and one that holds"
+            " out the only one trains without.",
+            training.source,
+            "images" if groups is None else "groups",
+            number,
+            shown_names(rare),
+        )
+    return FoldedData(images=training, parts=parts, test=test, dropped=dropped)
+
+
 def load_data(config: DataConfig, task: str, *, seed: int) -> DataSplits[Any]:
-    """Everything a run needs of its labelled images, read and checked before training starts."""
+    """Everything a run needs of its labelled images, read and checked before training starts; of folds the first."""
+    if config.folds:
+        return load_folds(config, task, seed=seed).first()
+    training, validation, test, dropped = _read_all(config, task)
+    if validation is None:
+        training, validation = hold_out(training, config, seed)
+    return DataSplits(training=training, validation=validation, test=test, classes=training.classes, dropped=dropped)
+
+
+_Read = tuple[LabelledImages[Any], LabelledImages[Any] | None, LabelledImages[Any] | None, dict[str, int]]
+
+
+def _read_all(config: DataConfig, task: str) -> _Read:
+    """The training, the validation and the test set, and what was dropped from all of them."""
     if not config.training:
         raise ConfigError("data.training is not given. Name the labelled images: data.training=PATH.")
     training = read_labelled(config.training, task, config)
@@ -199,12 +259,7 @@ def load_data(config: DataConfig, task: str, *, seed: int) -> DataSplits[Any]:
     read = [images for images in (training, validation, test) if images is not None]
     for other in read[1:]:
         _warn_of_overlap(training, other)
-    if validation is None:
-        training, validation = hold_out(training, config, seed)
-    dropped = sum((Counter(images.dropped) for images in read), Counter())
-    return DataSplits(
-        training=training, validation=validation, test=test, classes=training.classes, dropped=dict(dropped)
-    )
+    return training, validation, test, dict(sum((Counter(images.dropped) for images in read), Counter()))
 
 
 def check_training(training: LabelledImages[Any], task: str, config: DataConfig) -> None:
@@ -240,14 +295,10 @@ def class_counts(images: LabelledImages[Any]) -> dict[str, int]:
 
 def hold_out(images: LabelledImages[T], config: DataConfig, seed: int) -> tuple[LabelledImages[T], LabelledImages[T]]:
     """The training and the validation part of one set, as ``data.split`` and ``data.group_by`` ask."""
-    parts = split(
-        [sample.target.labels for sample in images.samples],
-        config.validation_data_size,
-        seed=seed,
-        stratified=config.split == "stratified",
-        groups=[sample.group for sample in images.samples] if config.group_by else None,
-    )
-    training, validation = (_part(images, indices) for indices in parts)
+    labels, groups = _labels_and_groups(images, config)
+    stratified = config.split == "stratified"
+    parts = split(labels, config.validation_data_size, seed=seed, stratified=stratified, groups=groups)
+    training, validation = (part_of(images, indices) for indices in parts)
     unseen = [name for name, count in class_counts(training).items() if not count]
     if unseen:
         LOG.warning(
@@ -258,7 +309,16 @@ def hold_out(images: LabelledImages[T], config: DataConfig, seed: int) -> tuple[
     return training, validation
 
 
-def _part(images: LabelledImages[T], indices: Sequence[int]) -> LabelledImages[T]:
+def _labels_and_groups(
+    images: LabelledImages[Any], config: DataConfig
+) -> tuple[list[IntArray], list[str | None] | None]:
+    """What decides on a split."""
+    labels = [sample.target.labels for sample in images.samples]
+    return labels, [sample.group for sample in images.samples] if config.group_by else None
+
+
+def part_of(images: LabelledImages[T], indices: Sequence[int]) -> LabelledImages[T]:
+    """Some of the images, in the order of the indices."""
     return replace(
         images,
         samples=[images.samples[index] for index in indices],

@@ -104,6 +104,11 @@ class ImageDataset(Dataset[Item | VisionError]):
 class ImageLoader(DataLoader[Any]):
     """Raises in the main process, as it was, the error that a worker met."""
 
+    def begin_at(self, epoch: int, batches: int) -> None:
+        """Go on in an epoch after so many batches, of which no picture is read again."""
+        sampler: Any = self.sampler
+        sampler.begin_at(epoch, batches * (self.batch_size or 1))
+
     def __iter__(self) -> Iterator[Batch[Any]]:  # type: ignore[override]
         with _single_threaded_opencv():
             batches = super().__iter__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -49,14 +50,23 @@ class EpochSampler:
         self._groups = groups
         self._given = np.arange(size) if order is None else order
         self._epoch = epoch
+        self._begun = (epoch, 0)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
+    def begin_at(self, epoch: int, draws: int) -> None:
+        """Go on in the middle of an epoch; all others are whole."""
+        self._epoch, self._begun = epoch, (epoch, draws)
+
     def __len__(self) -> int:
+        """Of a whole epoch."""
         return self._size
 
     def __iter__(self) -> Iterator[Draw]:
+        return without_begun(self._draws(), self._epoch, self._begun)
+
+    def _draws(self) -> Iterator[Draw]:
         seen: Counter[int] = Counter()
         epoch = self._epoch
         for index in self._order(np.random.default_rng((self._seed, epoch))).tolist():
@@ -67,6 +77,11 @@ class EpochSampler:
         if self._groups is not None:
             return balanced_order(self._groups, self._size, generator)
         return generator.permutation(self._size) if self._shuffle else self._given
+
+
+def without_begun(draws: Iterator[Draw], epoch: int, begun: tuple[int, int]) -> Iterator[Draw]:
+    """The draws of an epoch that are left where so many were gone through before."""
+    return islice(draws, begun[1] if begun[0] == epoch else 0, None)
 
 
 def order_by_shape(sizes: Sequence[tuple[int, int]]) -> IntArray:

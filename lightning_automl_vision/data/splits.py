@@ -1,4 +1,4 @@
-"""Which images are held out for validation: seeded, by class share, and never through a group."""
+"""Which images are held out for validation, once or part by part: seeded, by class share, never through a group."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from lightning_automl_vision.errors import DataError
 from lightning_automl_vision.samples import IntArray
+
+_ROUNDING = 1e-9
 
 
 def split(
@@ -38,6 +40,37 @@ def split(
     return [index for index in range(len(labels)) if index not in inside], validation
 
 
+def folds(
+    labels: Sequence[IntArray], number: int, *, seed: int, groups: Sequence[str | None] | None = None
+) -> list[list[int]]:
+    """So many parts of about one size in which each class has its share; sorted indices, none of them empty.
+
+    Images of one group are in one part; an image without a group is a group of its own.
+    """
+    units = _units(len(labels), groups)
+    if len(units) < number:
+        what = f"{len(labels)} images" if groups is None else f"{len(units)} groups ({len(labels)} images)"
+        way_out = "or add images" if groups is None else "or give another data.group_by"
+        raise DataError(
+            f"data.folds={number}: there are only {what}, and each fold needs one of its own to validate on."
+            f" Give at most data.folds={len(units)}, {way_out}."
+        )
+    order = [units[index] for index in np.random.default_rng(seed).permutation(len(units))]
+    sides = _sides_by_class(order, labels, [1 / number] * number)
+    return [
+        sorted(index for unit, side in zip(order, sides, strict=True) if side == part for index in unit)
+        for part in range(number)
+    ]
+
+
+def units_by_class(labels: Sequence[IntArray], groups: Sequence[str | None] | None = None) -> Counter[int]:
+    """In how many images each class is to be seen; where they are grouped, in how many groups."""
+    found: Counter[int] = Counter()
+    for unit in _units(len(labels), groups):
+        found.update(_class_counts(unit, labels).keys())
+    return found
+
+
 def _units(count: int, groups: Sequence[str | None] | None) -> list[list[int]]:
     if groups is None:
         return [[index] for index in range(count)]
@@ -59,7 +92,14 @@ def _held_at_random(order: Sequence[list[int]], wanted: float) -> set[int]:
 
 
 def _held_by_class(order: Sequence[list[int]], labels: Sequence[IntArray], share: float) -> set[int]:
-    """Iterative stratification: the rarest class first, each unit to the side that lacks its class most."""
+    return {number for number, side in enumerate(_sides_by_class(order, labels, (1 - share, share))) if side}
+
+
+def _sides_by_class(order: Sequence[list[int]], labels: Sequence[IntArray], shares: Sequence[float]) -> list[int]:
+    """Iterative stratification: the rarest class first, each unit to the side that lacks its class most.
+
+    Where several lack it alike, the one that lacks most images takes the unit.
+    """
     counts = [_class_counts(unit, labels) for unit in order]
     left: Counter[int] = Counter()
     holders: dict[int, list[int]] = {}
@@ -67,15 +107,14 @@ def _held_by_class(order: Sequence[list[int]], labels: Sequence[IntArray], share
         left.update(count)
         for name in count:
             holders.setdefault(name, []).append(number)
-    lacking = [Counter({name: total * part for name, total in left.items()}) for part in (1 - share, share)]
-    open_images = [len(labels) * (1 - share), len(labels) * share]
+    lacking = [Counter({name: total * share for name, total in left.items()}) for share in shares]
+    open_images = [len(labels) * share for share in shares]
     side: dict[int, int] = {}
 
     def place(number: int, name: int | None) -> None:
-        need = 0.0 if name is None else lacking[1][name] - lacking[0][name]
-        if abs(need) < 1e-9:
-            need = open_images[1] - open_images[0]
-        chosen = int(need > 0)
+        most = 0.0 if name is None else max(lack[name] for lack in lacking)
+        alike = [place for place, lack in enumerate(lacking) if name is None or most - lack[name] < _ROUNDING]
+        chosen = max(alike, key=lambda place: open_images[place])
         side[number] = chosen
         open_images[chosen] -= len(order[number])
         lacking[chosen].subtract(counts[number])
@@ -89,7 +128,7 @@ def _held_by_class(order: Sequence[list[int]], labels: Sequence[IntArray], share
     for number in range(len(order)):
         if number not in side:
             place(number, None)
-    return {number for number, chosen in side.items() if chosen}
+    return [side[number] for number in range(len(order))]
 
 
 def _class_counts(unit: Sequence[int], labels: Sequence[IntArray]) -> Counter[int]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_automl_vision.data.sampling import Draw, EpochSampler
+from lightning_automl_vision.data.sampling import Draw, EpochSampler, without_begun
 from lightning_automl_vision.data.tiled import Windows
 from lightning_automl_vision.samples import BoolArray, IntArray, Sample
 
@@ -72,15 +72,24 @@ class WindowSampler:
     seed: int
     shuffle: bool
     _epoch: int = field(default=0, init=False)
+    _begun: tuple[int, int] = field(default=(0, 0), init=False)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         self.images.set_epoch(epoch)
 
+    def begin_at(self, epoch: int, draws: int) -> None:
+        """Go on in the middle of an epoch; all others are whole."""
+        self.set_epoch(epoch)
+        self._begun = (epoch, draws)
+
     def __len__(self) -> int:
         return len(self.cut)
 
     def __iter__(self) -> Iterator[Draw]:
+        return without_begun(self._draws(), self._epoch, self._begun)
+
+    def _draws(self) -> Iterator[Draw]:
         seen = np.zeros(len(self.cut.windows), dtype=np.int64)
         generator = np.random.default_rng((self.seed, self._epoch, _OF_WINDOWS))
         sequence = np.resize(self._sequence(generator), len(self))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _OF_COPIES = ("augment", "training", "model")
-_OF_TRAINING = ("trainer", "limits", "logger", "tiler", "checkpoint", "runs")
+_OF_TRAINING = ("trainer", "limits", "logger", "tiler", "checkpoint", "runs", "resume")
 
 
 @dataclass

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 AUGMENTATIONS, ANNOTATIONS = "augmentations", "annotations"
 TILING = "tiling"
-_UNUSED = ("trainer", "limits", "logger", "checkpoint", "runs")
+_UNUSED = ("trainer", "limits", "logger", "checkpoint", "runs", "resume")
 # What a report on tiling makes of the augmentation: how pictures are resized.
 _OF_RESIZING = ("augment", "augment.resize", "augment.letterbox_size")
 _MOSAIC = 4

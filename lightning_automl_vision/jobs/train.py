@@ -19,9 +19,11 @@ from lightning_automl_vision.errors import (
     VisionError,
     WeightsError,
 )
+from lightning_automl_vision.jobs.folds import check_folds, rows_of, trained_in_folds
+from lightning_automl_vision.lock import write_lock
 from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.plugins import model_spec, model_specs
-from lightning_automl_vision.result import PrimaryMetric, Result
+from lightning_automl_vision.result import FINISHED, PrimaryMetric, Result
 from lightning_automl_vision.run import RunFolder, finite
 from lightning_automl_vision.settings import (
     AugmentConfig,
@@ -35,6 +37,7 @@ from lightning_automl_vision.storage import is_full, unwritable
 from lightning_automl_vision.tables import table
 from lightning_automl_vision.task_settings import ObjectTaskConfig
 from lightning_automl_vision.tiler_settings import TilingConfig
+from lightning_automl_vision.training.continuing import check_resume, continued
 from lightning_automl_vision.unread_keys import unread_keys
 
 if TYPE_CHECKING:
@@ -52,19 +55,19 @@ def run(settings: Settings) -> float | None:
     return train_model(settings).primary_metric.value
 
 
-def train_model(settings: Settings) -> Result:
-    """The whole run; whatever happens after the folder is made, the folder says it."""
+def train_model(settings: Settings, fold: DataSplits[Any] | None = None) -> Result:
+    """The whole run, or one fold of it; whatever happens after the folder is made, the folder says it."""
     started = time.monotonic()
     spec = check(settings)
-    settings = seeded(settings)
     folder = RunFolder(settings.output_dir)
     folder.check()
+    settings = seeded(continued(settings))
     transform = _checked_transform(settings)
     _check_groups(settings, spec)
     folder.create(settings)
     with in_file(folder.path / "run.log"):
         try:
-            result = _trained(settings, spec, transform, folder)
+            result, data = _trained(settings, spec, transform, folder, fold)
         except BaseException as error:
             best = folder.best(settings.task.judged_by, lower_is_better=settings.task.lower_is_better)
             told = _told(error, folder, best)
@@ -73,13 +76,15 @@ def train_model(settings: Settings) -> Result:
             if told is error:
                 raise
             raise told from error
-        result = replace(result, seconds=round(time.monotonic() - started, 3))
+        result = replace(result, seconds=round(result.seconds + time.monotonic() - started, 3))
         folder.finish(result)
-        if not settings.quiet:
+        if result.status in FINISHED and fold is None:
+            write_lock(folder.path, settings, data)
+        if not settings.quiet and fold is None:
             print(summary(result))
     if result.status == "interrupted":
         kept = "the best epoch so far is kept" if result.primary_metric.epoch else "no epoch was evaluated yet"
-        raise Interrupted(f"Interrupted: {kept} in {result.folder}.")
+        raise Interrupted(f"Interrupted: {kept} in {result.folder}. Repeat the command to go on from there.")
     return result
 
 
@@ -102,16 +107,21 @@ def _check_groups(settings: Settings, spec: ModelSpec) -> None:
     freeze(model, frozen, spec.name)
 
 
-def _trained(settings: Settings, spec: ModelSpec, transform: Transform, folder: RunFolder) -> Result:
+def _trained(
+    settings: Settings, spec: ModelSpec, transform: Transform, folder: RunFolder, fold: DataSplits[Any] | None
+) -> tuple[Result, DataSplits[Any]]:
     spec.check_weights(**settings.model_parameters)
     from lightning_automl_vision.data.labelled import load_data
     from lightning_automl_vision.training.session import TrainingSession
 
-    for line in unread_keys(settings):
-        LOG.warning(line)
+    if fold is None:
+        for line in unread_keys(settings):
+            LOG.warning(line)
+        LOG.info("Reading the labelled images of %s", settings.data.training)
+        if settings.data.folds:
+            return trained_in_folds(settings, folder)
     seed = int(settings.training.random_seed or 0)
-    LOG.info("Reading the labelled images of %s", settings.data.training)
-    data = load_data(settings.data, settings.task.name, seed=seed)
+    data = fold or load_data(settings.data, settings.task.name, seed=seed)
     LOG.info(
         "%d images to train on, %d to validate on, %d classes; %s in %s",
         len(data.training),
@@ -127,7 +137,7 @@ def _trained(settings: Settings, spec: ModelSpec, transform: Transform, folder: 
     if fitted.best_epoch is not None:
         session.save(folder, fitted.best_metrics)
     test = session.score(data.test) if data.test is not None else {}
-    return Result(
+    result = Result(
         status=fitted.status,
         task=settings.task.name,
         model=settings.model.name,
@@ -140,10 +150,12 @@ def _trained(settings: Settings, spec: ModelSpec, transform: Transform, folder: 
         test_metrics=finite(test),
         data=_counts(data),
         epochs=fitted.epochs,
+        seconds=fitted.seconds_before,
         random_seed=seed,
         folder=str(folder.path),
         reason=fitted.reason,
     )
+    return result, data
 
 
 def _counts(data: DataSplits[Any]) -> dict[str, Any]:
@@ -163,20 +175,29 @@ def summary(result: Result) -> str:
         ("status", f"{result.status}: {result.reason}" if result.reason else result.status),
         (
             primary.name,
-            _figure(primary.value) + (f" (epoch {primary.epoch} of {result.epochs})" if primary.epoch else ""),
+            _figure(primary.value)
+            + (f" (epoch {primary.epoch} of {result.epochs})" if primary.epoch and not result.folds else ""),
         ),
+        *rows_of(result),
         *(
             [(f"{primary.name}, test set", _figure(result.test_metrics.get(primary.name)))]
             if result.test_metrics
             else []
         ),
         ("model", result.model),
-        ("images", f"{result.data['training']} to train on, {result.data['validation']} to validate on"),
+        ("images", _images(result)),
         ("dropped", ", ".join(f"{reason} {count}" for reason, count in result.data["dropped"].items()) or "nothing"),
         ("seconds", f"{result.seconds:.0f}"),
         ("folder", result.folder),
     ]
     return table(("run", ""), rows)
+
+
+def _images(result: Result) -> str:
+    training, validation = result.data["training"], result.data["validation"]
+    if result.folds:
+        return f"{training}, of which {validation} were judged by models that had not seen them"
+    return f"{training} to train on, {validation} to validate on"
 
 
 def _figure(value: float | None) -> str:
@@ -196,6 +217,7 @@ def check(settings: Settings) -> ModelSpec:
     """Everything that can be refused before a folder is made or data are read."""
     if not settings.data.training:
         raise ConfigError("data.training is not given. Name the labelled images: data.training=PATH.")
+    check_resume(settings.resume)
     _check_alone(settings.limits)
     for name in ("checkpoint", "runs"):
         if getattr(settings, name):
@@ -225,6 +247,7 @@ def check(settings: Settings) -> ModelSpec:
     _check_sizes(settings, spec)
     _check_freezing(settings.training, spec, settings.model_parameters)
     _check_split(settings)
+    check_folds(settings)
     _check_scores(settings)
     return spec
 

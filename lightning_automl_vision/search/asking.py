@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,17 @@ from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import check_ranges
 from lightning_automl_vision.search.distributions import Choice
 from lightning_automl_vision.search.overrides import as_overrides, is_group
+from lightning_automl_vision.search.planning import Measured
+from lightning_automl_vision.search.portfolio import EPOCHS, Candidate
 from lightning_automl_vision.search.spaces import Spaces, flat, spaces_of
-from lightning_automl_vision.search_settings import SearchConfig
+from lightning_automl_vision.search_settings import AroundConfig, SearchConfig
 
-GRID = "grid"
+GRID, AUTOMODE = "grid", "automode"
 # What the sweep obeys itself, and no trial is told.
-_OF_THE_SWEEP = ("search", "output_dir", "quiet", "hydra/sweeper", "hydra.sweeper", "hydra.mode", "hydra.sweep")
+_OF_THE_SWEEP = (
+    *("search", "job", "output_dir", "quiet", "data.test"),
+    *("hydra/sweeper", "hydra.sweeper", "hydra/launcher", "hydra.launcher", "hydra.mode", "hydra.sweep"),
+)
 _LIMITS = ("max_trials", "max_concurrent_trials", "timeout_minutes", "trial_timeout_minutes", "max_failure_rate")
 _MINUTE = 60.0
 _SEED = "training.random_seed="
@@ -39,7 +44,9 @@ class Asked:
     """``trials`` is None where a grid says how many there are.
 
     Trial 0 is what the command does without the search, unless that cannot be, which ``draws_default`` says; ``first``
-    are the parameters of the trials that come first, then those of chance.
+    are the parameters of the trials that come first, then those of chance. AutoMode has ``candidates`` in place of
+    spaces until it has a plan, ``excluded`` with the reasons, and what the user has decided, ``given``; then it knows
+    what each space's trials were ``measured`` to take, and has ``used_seconds`` for that.
     """
 
     settings: Settings
@@ -51,6 +58,24 @@ class Asked:
     arguments: tuple[str, ...]
     first: tuple[Mapping[str, Any], ...] = ()
     draws_default: bool = False
+    candidates: tuple[Candidate, ...] = ()
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    startup: int | None = None
+    used_seconds: float = 0.0
+    storage: Any = field(default=None, repr=False)  # it may hold a password
+    study_name: str | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many trials run at a time."""
+        return min(self.settings.limits.max_concurrent_trials, self.trials or len(self.points))
+
+    def planned(self, space: str, values: Mapping[str, Any]) -> float | None:
+        """The seconds that a trial of a space should take, where somebody has measured it."""
+        measured = self.measured.get(space)
+        return None if measured is None else measured.of(values.get(EPOCHS, self.settings.training.number_of_epochs))
 
     @property
     def is_grid(self) -> bool:
@@ -71,17 +96,17 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
     """Everything that can be refused before a trial begins."""
     from lightning_automl_vision.jobs.train import check, seeded
 
-    search = OmegaConf.to_object(config["search"]) if config.get("search") is not None else None
-    if search is not None and not isinstance(search, SearchConfig):
-        raise ConfigError("search is no group that a sweep knows. Write +search=random, grid, bayesian or sobol.")
-    if search is not None:
-        check_ranges(search, "search")
+    search, best = _search(config), None
+    if isinstance(search, AroundConfig):
+        from lightning_automl_vision.search.around import around
+
+        best = around(config, search, arguments, _from_outside(config))
+        config, search, arguments = best.config, best.search, best.arguments
     _check_keys(keys)
-    if config.job.name != "train":
+    if config.job.name not in ("train", "plan"):
         raise ConfigError(f"-m: a sweep trains, and lav {config.job.name} does not. Leave -m out.")
     swept, fixed = _sorted_out(arguments)
     params = {**_plain(keys.get("params")), **swept}
-    spaces = _spaces(search, params)
     settings = _settings(config, fixed)
     trials = _agreed("limits.max_trials", settings.limits.max_trials, 1, keys.get("n_trials"), "hydra.sweeper.n_trials")
     jobs = _agreed(
@@ -92,33 +117,73 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         "hydra.sweeper.n_jobs",
     )
     sampler = keys.get("sampler") or (search.sampler if search is not None else None)
-    sampler = sampler or (GRID if trials is None else "random")
+    nothing = search is None and not params and trials is not None
+    sampler = sampler or (AUTOMODE if nothing else GRID if trials is None else "random")
     if sampler != GRID and trials is None:
         raise ConfigError("limits.max_trials is not given. Say how many trials there shall be: limits.max_trials=20.")
-    try:
-        check(_alone(settings))
-        first = None
-    except ConfigError:  # of what the command does without the search: the space's own defaults take its place
-        first = spaces.default_values(spaces.spaces[0].name, {})
-        if not any(map(is_group, first)):
-            raise
-    _check_spaces(spaces, fixed, check)
     settings = replace(settings, limits=replace(settings.limits, max_concurrent_trials=jobs or 1))
     settings = seeded(_with_seed_of(settings))
     seed = int(settings.training.random_seed or 0)
     kept = [text for text in fixed if not _is_of_the_sweep(text) and not text.startswith(_SEED)]
     kept = [*_from_outside(config), *kept, *as_overrides({"training.random_seed": seed})]
-    return Asked(
+    kept += ["data.test=null"] if settings.data.test else []  # an experiment may say it too
+    asked = Asked(
         settings=settings,
-        spaces=spaces,
+        spaces=Spaces(()),
         sampler=sampler,
         policy=None if search is None else search.early_termination,
         seed=seed if search is None or search.seed is None else search.seed,
         trials=trials,
         arguments=tuple(kept),
+        storage=_either("storage", search, keys),
+        study_name=_either("study_name", search, keys),
+    )
+    if sampler == AUTOMODE:
+        return _automatic(asked, config, search, params, fixed)
+    spaces = _spaces(search, params)
+    first = None if best is None else best.first
+    try:
+        if first is None:
+            check(_alone(settings))
+    except ConfigError:  # of what the command does without the search: the space's own defaults take its place
+        first = spaces.default_values(spaces.spaces[0].name, {})
+        if not any(map(is_group, first)):
+            raise
+    _check_spaces(spaces, fixed, check)
+    return replace(
+        asked,
+        spaces=spaces,
         first=() if first is None else (spaces.fixed_parameters(spaces.spaces[0].name, first),),
         draws_default=first is not None,
     )
+
+
+def _search(config: DictConfig) -> SearchConfig | None:
+    search = OmegaConf.to_object(config["search"]) if config.get("search") is not None else None
+    if search is not None and not isinstance(search, SearchConfig):
+        raise ConfigError(
+            "search is no group that a sweep knows. Write +search=random, grid, bayesian, sobol or automode."
+        )
+    if search is not None:
+        check_ranges(search, "search")
+    return search
+
+
+def _automatic(
+    asked: Asked, config: DictConfig, search: SearchConfig | None, params: Mapping[str, Any], fixed: Sequence[str]
+) -> Asked:
+    """The candidates that can be, with what the user has decided; which of them are worth a trial, a plan says."""
+    from lightning_automl_vision.jobs.train import check
+    from lightning_automl_vision.search.candidates import candidates_for
+
+    if params or (search is not None and search.spaces is not None):
+        raise ConfigError(
+            f"search.sampler={AUTOMODE} chooses what is tried itself. Leave search.spaces and values with commas out,"
+            " or take another sampler, such as bayesian."
+        )
+    check(_alone(asked.settings))
+    found = candidates_for(asked.settings, config, fixed, search or SearchConfig())
+    return replace(asked, candidates=found.candidates, excluded=found.excluded, given=found.given)
 
 
 def _with_seed_of(settings: Settings) -> Settings:
@@ -158,12 +223,15 @@ def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Setting
             if isinstance(law, Choice):
                 points += [{**usual, key: value} for value in law.grid() if value != usual[key]]
         for values in points[: _MOST_CHECKS - tried]:
-            try:
-                config = compose("config", [*fixed, *as_overrides(values)])
-            except (HydraException, OmegaConfBaseException) as error:
-                raise ConfigError(explain(error)) from None
-            check(_alone(_settings(config, fixed)))
+            check(_alone(_settings(_composed(fixed, values), fixed)))
             tried += 1
+
+
+def _composed(fixed: Sequence[str], values: Mapping[str, Any]) -> DictConfig:
+    try:
+        return compose("config", [*fixed, *as_overrides(values)])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from None
 
 
 def _settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
@@ -179,16 +247,23 @@ def _alone(settings: Settings) -> Settings:
 
 def _check_keys(keys: Mapping[str, Any]) -> None:
     """Keys of Hydra's Optuna sweeper that say what is decided otherwise here."""
-    decided = {
-        "direction": "the task's primary metric says which way is better",
-        "study_name": "a sweep is named by its output_dir",
-        "storage": "the study lies in output_dir",
-    }
     if not 0 <= float(keys.get("max_failure_rate", 1.0)) <= 1:
         raise ConfigError(f"hydra.sweeper.max_failure_rate={keys['max_failure_rate']}: must be in [0, 1].")
-    for name, reason in decided.items():
-        if keys.get(name) is not None:
-            raise ConfigError(f"hydra.sweeper.{name}={keys[name]}: {reason}. Leave it out.")
+    if not float(keys.get("lease_seconds", 60.0)) > 0:
+        raise ConfigError(f"hydra.sweeper.lease_seconds={keys['lease_seconds']}: must be more than 0.")
+    if keys.get("direction") is not None:
+        raise ConfigError(
+            f"hydra.sweeper.direction={keys['direction']}: the task's primary metric says which way is better. Leave it"
+            " out."
+        )
+
+
+def _either(name: str, search: SearchConfig | None, keys: Mapping[str, Any]) -> Any:
+    """What stands in ``search`` or in ``hydra.sweeper``; not told, as an address may hold a password."""
+    here, there = None if search is None else getattr(search, name), keys.get(name)
+    if None not in (here, there) and here != there:
+        raise ConfigError(f"search.{name} and hydra.sweeper.{name} are the same setting and differ. Keep one.")
+    return there if here is None else here
 
 
 def _spaces(search: SearchConfig | None, params: Mapping[str, Any]) -> Spaces:

@@ -15,7 +15,7 @@ import numpy as np
 from lightning_automl_vision.errors import DataError
 from lightning_automl_vision.metrics.resampling import LEVEL, SAMPLES, Interval, interval, resampled_counts
 from lightning_automl_vision.samples import FloatArray
-from lightning_automl_vision.search.per_image import PerImage, metric_of_all
+from lightning_automl_vision.search.per_image import Judging, PerImage, metric_of_all
 
 ALPHA = 1 - LEVEL
 _ROUNDING = 1e-12
@@ -25,7 +25,7 @@ _ROUNDING = 1e-12
 class Resampled:
     """A trial's metric of all images, and of each draw of them; of no use where the trial has no metric."""
 
-    trial: PerImage
+    judging: Judging
     value: float
     draws: FloatArray
 
@@ -36,7 +36,7 @@ class Resampled:
 
 def resample(trials: Sequence[PerImage], *, samples: int = SAMPLES, seed: int = 0) -> list[Resampled]:
     """Each trial by itself or all at once come to the same: seed and number of images alone decide on the draws."""
-    check_same_images(trials)
+    check_same_images([trial.judging for trial in trials])
     if not trials:
         return []
     blocks = [
@@ -45,11 +45,12 @@ def resample(trials: Sequence[PerImage], *, samples: int = SAMPLES, seed: int = 
     ]
     draws = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
     return [
-        Resampled(trial=trial, value=metric_of_all(trial), draws=own) for trial, own in zip(trials, draws, strict=True)
+        Resampled(judging=trial.judging, value=metric_of_all(trial), draws=own)
+        for trial, own in zip(trials, draws, strict=True)
     ]
 
 
-def check_same_images(trials: Sequence[PerImage]) -> None:
+def check_same_images(trials: Sequence[Judging]) -> None:
     """By name, order and metric."""
     for number, trial in enumerate(trials):
         reason = trial.differs_from(trials[0])
@@ -73,7 +74,7 @@ def p_value(trial: Resampled, leader: Resampled) -> float:
     moved lead is at least the real one, (1 + how many) / (1 + draws). It speaks of these two alone, and knows nothing
     of the leader's having been picked from many; `ties` does.
     """
-    check_same_images([trial.trial, leader.trial])
+    check_same_images([trial.judging, leader.judging])
     return _alone(trial, leader) if trial.known and leader.known else math.nan
 
 
@@ -115,7 +116,7 @@ class Race:
     @classmethod
     def of(cls, candidates: Sequence[Resampled], rival: Resampled) -> Race:
         """All must have a metric, and of the same images."""
-        check_same_images([rival.trial, *(candidate.trial for candidate in candidates)])
+        check_same_images([rival.judging, *(candidate.judging for candidate in candidates)])
         if not all(trial.known for trial in (rival, *candidates)):
             raise ValueError("a trial without a metric cannot be raced")
         return cls._of(candidates, rival)
@@ -126,7 +127,7 @@ class Race:
         draws = np.stack([candidate.draws - rival.draws for candidate in candidates])
         draws = draws[:, np.isfinite(draws).all(axis=0)]
         spreads = np.maximum(draws.std(axis=1), _ROUNDING)
-        images = max(len(rival.trial.names), 16)
+        images = max(len(rival.judging.names), 16)
         hopeless = leads < -spreads * math.sqrt(2 * math.log(math.log(images)))
         noise = (draws - np.where(hopeless, 0, leads)[:, None]) / spreads[:, None]
         errors = np.hypot(spreads, leads / math.sqrt(images)) * math.sqrt(images / (images - 1))
@@ -151,7 +152,7 @@ def ties(trials: Sequence[Resampled]) -> list[bool]:
     A trial is told apart from the leader where the leader beats it as the best of all others, as in `Race`: with LEVEL
     certainty the truly best trial is never told apart. One without a metric never ties.
     """
-    check_same_images([trial.trial for trial in trials])
+    check_same_images([trial.judging for trial in trials])
     leader = leader_of(trials)
     return [leader is not None and trial.known and _tie(trials, index, leader) for index, trial in enumerate(trials)]
 
@@ -198,7 +199,7 @@ def proven_gain(candidates: Sequence[Resampled], default: Resampled) -> Verdict:
     """
     if not default.known:
         raise ValueError("the default has no metric, so that there is nothing to measure a gain against")
-    check_same_images([default.trial, *(candidate.trial for candidate in candidates)])
+    check_same_images([default.judging, *(candidate.judging for candidate in candidates)])
     known = [index for index, candidate in enumerate(candidates) if candidate.known]
     best = leader_of(candidates)
     if best is None:

@@ -164,8 +164,8 @@ class Connection:
                 self._faults.append(fault)
             case {"started": pid}:
                 self._started.append(pid)
-            case {"ended": pid, "code": code, "cpu_seconds": seconds}:
-                self._ended[pid] = Exit(code, seconds)
+            case {"ended": pid, **ended}:
+                self._ended[pid] = Exit(**ended)
 
 
 class ForkedProcess:

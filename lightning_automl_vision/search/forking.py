@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -163,7 +163,7 @@ class Server:
             ended = reaped(pid)
             if ended is not None:
                 self._children.remove(pid)
-                _tell(self._channel, {"ended": pid, "code": ended.code, "cpu_seconds": ended.cpu_seconds})
+                _tell(self._channel, {"ended": pid, **asdict(ended)})
 
     def _end(self) -> None:
         """The sweeper is gone. The trials notice it as well, unless they are busy beyond Python's reach."""

@@ -3,78 +3,205 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lightning_automl_vision.errors import TrainingError
+from lightning_automl_vision.errors import ConfigError, TrainingError
 from lightning_automl_vision.log import LOG, in_file, on_console
 from lightning_automl_vision.run import write
-from lightning_automl_vision.search.asking import ARGUMENTS, asked_for
+from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+    from lightning_automl_vision.search.fork_server import ForkServer
+    from lightning_automl_vision.search.leaderboard import Leaderboard
+    from lightning_automl_vision.search.storages import Place
+    from lightning_automl_vision.search.sweep import Sweep
+    from lightning_automl_vision.search.tickets import Direction, Tickets
+    from lightning_automl_vision.search.workers import Launch
 
 _MINUTE = 60.0
 
 
-def run_sweep(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[str]) -> float | None:
-    """The primary metric of the winner; ``keys`` are those of ``hydra.sweeper``."""
-    from lightning_automl_vision.search.fork_server import ForkServer
-    from lightning_automl_vision.search.leaderboard import Leaderboard
-    from lightning_automl_vision.search.policies import policy_of
-    from lightning_automl_vision.search.samplers import sampler_of
-    from lightning_automl_vision.search.sweep import Limits, Sweep, threads_for
-    from lightning_automl_vision.search.tickets import Direction, Tickets, locked, open_study
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A sweep wherever it is done: what was asked for, and where its study lies."""
 
-    asked = asked_for(config, keys, arguments)
-    settings, task = asked.settings, asked.settings.task
-    folder = Path(settings.output_dir).absolute()
-    direction: Direction = "minimize" if task.lower_is_better else "maximize"
-    limits, points = settings.limits, asked.points
-    slots = min(limits.max_concurrent_trials, len(points))
-    with on_console(quiet=settings.quiet), locked(folder), in_file(folder / "run.log"):
-        study = open_study(
-            folder,
-            direction=direction,
-            sampler=sampler_of(asked.sampler, asked.seed),
-            pruner=policy_of(asked.policy, direction),
-            fingerprint=asked.spaces.fingerprint(),
-        )
-        write(folder / ARGUMENTS, "".join(f"{text}\n" for text in asked.arguments))
-        tickets = Tickets(study)
-        tickets.issue(points)
-        board = Leaderboard(
-            folder=folder,
+    asked: Asked
+    place: Place
+    most_failures: float = 1.0
+    lease_seconds: float = 60.0
+    working_folder: Path = field(default_factory=Path.cwd)
+    module: str = "lightning_automl_vision"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.asked.settings.output_dir).absolute()
+
+    @property
+    def direction(self) -> Direction:
+        return "minimize" if self.asked.settings.task.lower_is_better else "maximize"
+
+    def sampler(self) -> BaseSampler:
+        from lightning_automl_vision.search.samplers import sampler_of
+
+        startup = {} if self.asked.startup is None else {"startup": self.asked.startup}
+        return sampler_of(self.asked.sampler, self.asked.seed, **startup)
+
+    def pruner(self) -> BasePruner:
+        from lightning_automl_vision.search.policies import policy_of
+
+        return policy_of(self.asked.policy, self.direction)
+
+    def sweep(self, tickets: Tickets, *, slots: int, threads: int, **options: Any) -> Sweep:
+        from lightning_automl_vision.search.sweep import Limits, Sweep
+
+        limits, task = self.asked.settings.limits, self.asked.settings.task
+        return Sweep(
             tickets=tickets,
+            spaces=self.asked.spaces,
+            arguments=self.asked.arguments,
+            folder=self.folder,
             metric=task.judged_by,
             lower_is_better=task.lower_is_better,
-            arguments=asked.arguments,
+            limits=Limits(
+                slots=slots,
+                seconds=limits.timeout_minutes * _MINUTE,
+                trial_seconds=(limits.trial_timeout_minutes or limits.timeout_minutes) * _MINUTE,
+                most_failures=self.most_failures,
+                threads=threads,
+            ),
+            with_default=not self.asked.is_grid,
+            draws_default=self.asked.draws_default,
+            planned=self.asked.planned,
+            working_folder=self.working_folder,
+            module=self.module,
+            **options,
         )
-        LOG.info("%d trials, %d at a time, in %s", len(points), slots, folder)
-        with ForkServer() as server:
-            if tickets.left:
-                server.warm_up()
-            Sweep(
-                tickets=tickets,
-                spaces=asked.spaces,
-                arguments=asked.arguments,
-                folder=folder,
-                metric=task.judged_by,
-                lower_is_better=task.lower_is_better,
-                limits=Limits(
-                    slots=slots,
-                    seconds=limits.timeout_minutes * _MINUTE,
-                    trial_seconds=(limits.trial_timeout_minutes or limits.timeout_minutes) * _MINUTE,
-                    most_failures=float(keys.get("max_failure_rate", 1.0)),
-                    threads=threads_for(slots),
-                ),
-                with_default=not asked.is_grid,
-                draws_default=asked.draws_default,
-                server=server,
-                changed=board.write,
-            ).run()
-        winner = board.finish()
-    if not settings.quiet:
+
+
+def run_sweep(
+    config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[str], launch: Launch | None = None
+) -> float | None:
+    """The primary metric of the winner; ``keys`` are those of ``hydra.sweeper``, ``launch`` starts workers."""
+    from lightning_automl_vision.search.final_test import check_test
+    from lightning_automl_vision.search.fork_server import ForkServer
+    from lightning_automl_vision.search.storages import place_of
+    from lightning_automl_vision.search.tickets import locked
+
+    if launch is None:
+        _check_launcher()
+    asked = asked_for(config, keys, arguments)
+    check_test(asked.settings)
+    folder, quiet = Path(asked.settings.output_dir).absolute(), asked.settings.quiet
+    place = place_of(asked.storage, asked.study_name, folder, several=launch is not None)
+    with on_console(quiet=quiet), locked(folder), in_file(folder / "run.log"):
+        with ForkServer() if launch is None else nullcontext() as server:
+            if asked.candidates:
+                from lightning_automl_vision.search.automode import automatic
+
+                asked = automatic(asked, folder, server)
+            work = Work(
+                asked=asked,
+                place=place,
+                most_failures=float(keys.get("max_failure_rate", 1.0)),
+                lease_seconds=float(keys.get("lease_seconds", 60.0)),
+            )
+            board = _board(work, aloud=bool(config.get("runs")))
+            _drive(work, board, server, launch)
+        winner = _ended(work, board)
+    if not quiet:
         print(board.text())
     if winner is None:
         raise TrainingError(f"No trial was finished in {folder}. {board.first_failure}")
     return winner.value
+
+
+def _board(work: Work, *, aloud: bool) -> Leaderboard:
+    """The study with all tickets, the files that say what is tried, and who shows what becomes of it."""
+    from lightning_automl_vision.search.leaderboard import Leaderboard
+    from lightning_automl_vision.search.space_file import write_space
+    from lightning_automl_vision.search.storages import remember
+    from lightning_automl_vision.search.sweep import USED
+    from lightning_automl_vision.search.tickets import Tickets, open_study
+
+    asked, folder, task = work.asked, work.folder, work.asked.settings.task
+    study = open_study(
+        folder,
+        direction=work.direction,
+        sampler=work.sampler(),
+        pruner=work.pruner(),
+        fingerprint=asked.spaces.fingerprint(),
+        place=work.place,
+    )
+    if USED not in study.user_attrs:
+        study.set_user_attr(USED, asked.used_seconds)
+    remember(work.place, folder)
+    write(folder / ARGUMENTS, "".join(f"{text}\n" for text in asked.arguments))
+    write_space(folder, asked, aloud=aloud)
+    tickets = Tickets(study)
+    tickets.issue(asked.points)
+    return Leaderboard(
+        folder=folder,
+        tickets=tickets,
+        metric=task.judged_by,
+        lower_is_better=task.lower_is_better,
+        arguments=asked.arguments,
+    )
+
+
+def _drive(work: Work, board: Leaderboard, server: ForkServer | None, launch: Launch | None) -> None:
+    """Trials in slots of this process, or in those of workers, until none is left or a limit is reached."""
+    from lightning_automl_vision.search.leases import Leases
+    from lightning_automl_vision.search.live_table import live_table
+    from lightning_automl_vision.search.sweep import threads_for
+    from lightning_automl_vision.search.workers import Crew, next_launch
+
+    slots, tickets = work.asked.slots, board.tickets
+    LOG.info("%d trials, %d at a time, in %s", len(work.asked.points), slots, work.folder)
+    with live_table(board.lines, quiet=work.asked.settings.quiet) as board.drawn:
+        if server is not None and tickets.left:
+            server.warm_up()
+        sweep = work.sweep(
+            tickets,
+            slots=slots,
+            threads=threads_for(slots),
+            server=server,
+            changed=board.write,
+            leases=Leases(owner="sweep", seconds=work.lease_seconds) if work.place.is_shared else None,
+            launch=next_launch(tickets.study),
+        )
+        if launch is None:
+            sweep.run()
+        else:
+            Crew(work=work, sweep=sweep, launch=launch, most=slots).run()
+        sweep.tell_what_is_left()
+
+
+def _ended(work: Work, board: Leaderboard) -> FrozenTrial | None:
+    """The winner, scored on the test set, which none but it ever sees."""
+    from lightning_automl_vision.search.final_test import score_test
+    from lightning_automl_vision.search.sweep import FOLDER
+
+    winner, settings = board.finish(), work.asked.settings
+    if winner is not None and settings.data.test:
+        board.test = score_test(work.folder, settings, winner.user_attrs[FOLDER])
+        board.write()
+    return winner
+
+
+def _check_launcher() -> None:
+    """A sweep that was begun within a single run has no launcher, whatever the configuration names."""
+    target = (HydraConfig.get().launcher or {}).get("_target_", "") if HydraConfig.initialized() else ""
+    if target and not target.endswith(".BasicLauncher"):
+        raise ConfigError(
+            f"hydra.launcher is {target.rpartition('.')[2]}, which only -m begins. Add -m to the command."
+        )

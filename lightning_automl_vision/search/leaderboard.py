@@ -2,62 +2,42 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
-import shlex
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_automl_vision.errors import DataError
-from lightning_automl_vision.log import LOG
 from lightning_automl_vision.run import write, write_json
-from lightning_automl_vision.search.comparing import Resampled, interval_of, p_value, proven_gain, resample
-from lightning_automl_vision.search.per_image import PER_IMAGE, load
-from lightning_automl_vision.search.sweep import DEFAULT, FOLDER, HASH, OVERRIDES, SECONDS, VALUES
-from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets
-from lightning_automl_vision.tables import table
+from lightning_automl_vision.search.board_rows import RUNNING, WAITING, Row, Rows
+from lightning_automl_vision.search.board_table import as_csv, chosen, table_lines
+from lightning_automl_vision.search.comparing import proven_gain
+from lightning_automl_vision.search.evidence import Evidence
+from lightning_automl_vision.search.final_test import words_of
+from lightning_automl_vision.search.progress import progress_of
+from lightning_automl_vision.search.savings import planned, saved
+from lightning_automl_vision.search.sweep import DEFAULT, FOLDER, SECONDS
+from lightning_automl_vision.search.tickets import TICKET, Tickets
 
 BOARD = "leaderboard"
 BEST = "best"
-_STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
-_KEPT = ("model", "result.json", "evaluation.json", "overrides.txt", "config.yaml")
-_LONGEST = 60
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A trial for whoever reads the leaderboard; ``interval`` and ``p_value`` only where its images were kept."""
-
-    number: int
-    state: str
-    value: float | None
-    interval: tuple[float, ...] | None = None
-    p_value: float | None = None
-    is_default: bool = False
-    model: str | None = None
-    overrides: Sequence[str] = ()
-    seconds: float | None = None
-    reason: str = ""
-    requested: str | None = None
-    command: str = ""
+_KEPT = ("model", "result.json", "evaluation.json", "overrides.txt", "config.yaml", "lock.json", "metrics.jsonl")
+_MOST_ROWS = 100
+_WIDTH = 120  # of text that goes into a file
+_MINUTE = 60.0
 
 
 @dataclass(kw_only=True)
 class Leaderboard:
-    """Written anew whenever something happens; what was computed of a trial that ended is kept."""
+    """Written anew whenever something happens; what was computed of a trial that ended is kept.
+
+    ``drawn`` is called after that, for whoever shows it.
+    """
 
     folder: Path
     tickets: Tickets
@@ -66,122 +46,152 @@ class Leaderboard:
     arguments: Sequence[str]
     verdict: str = ""
     winner: int | None = None
-    _known: dict[int, Resampled | None] = field(default_factory=dict, init=False)
+    test: Mapping[str, Any] | None = None
+    drawn: Callable[[], None] = lambda: None
+    _begun: float = field(default_factory=time.monotonic, init=False)
+
+    def __post_init__(self) -> None:
+        self._evidence = Evidence(self.folder)
+        self._rows = Rows(
+            folder=self.folder,
+            tickets=self.tickets,
+            metric=self.metric,
+            lower_is_better=self.lower_is_better,
+            arguments=self.arguments,
+            evidence=self._evidence,
+        )
+        self._written: list[Row] = []
+        self._epochs_asked: dict[int, int | None] = {}
 
     def write(self) -> None:
-        rows = self.rows()
+        rows = self._written = self.rows()
+        plan = planned(rows)
         document = {
             "primary_metric": self.metric,
             "winner": self.winner,
             "verdict": self.verdict,
-            "trials": [asdict(row) for row in rows],
+            "test": self.test,
+            "saved": asdict(saved(rows, self._spent())),
+            "planned": None if plan is None else asdict(plan),
+            "trials": [row.as_dict() for row in rows],
         }
         write_json(self.folder / f"{BOARD}.json", document)
-        write(self.folder / f"{BOARD}.csv", _as_csv(rows))
+        write(self.folder / f"{BOARD}.csv", as_csv(rows))
+        self.drawn()
 
     def rows(self) -> list[Row]:
         """The best first; then what is pruned, running, waiting and failed."""
-        trials = self.tickets.last_of_each()
-        leader = self._leader(trials)
-        rows = [self._row(trial, leader) for trial in trials]
-        order = list(_STATES.values())
-        return sorted(rows, key=lambda row: (order.index(row.state), self._rank(row.value), row.number))
+        return self._rows.now()
 
     def finish(self) -> FrozenTrial | None:
         """The winner: the leader, unless it cannot be told from the default; ``best/`` is a copy of it."""
         trials = self.tickets.last_of_each()
-        leader = self._leader(trials)
-        winner = leader
-        if leader is not None:
-            winner, self.verdict = self._judged(leader, trials)
+        winner = self._rows.leader(trials)
+        if winner is not None:
+            winner, self.verdict = self._judged(winner, trials)
             self.winner = winner.user_attrs[TICKET]
             self._copy(winner)
         self.write()
         return winner
 
-    def text(self) -> str:
-        rows = [
-            (
-                ">" if row.number == self.winner else "",
-                str(row.number),
-                row.state,
-                "" if row.value is None else f"{row.value:.4f}",
-                "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}",
-                "" if row.p_value is None else f"{row.p_value:.3f}",
-                "" if row.seconds is None else f"{row.seconds:.0f}",
-                _short(_words(row)),
-            )
-            for row in self.rows()
+    def text(self, width: int | None = None) -> str:
+        """As wide as the terminal, if there is one."""
+        rows = self.rows()
+        shown, others = chosen(rows, _MOST_ROWS, self.winner)
+        width = width or _width_of(sys.stdout)
+        lines = table_lines(shown, metric=self.metric, winner=self.winner, width=width, all_rows=rows)
+        lines += [others] * bool(others)
+        plan = planned(rows)
+        said = [
+            f"{self.verdict or 'No trial was finished.'} {self.folder / BOARD}.csv has all.",
+            *([] if self.test is None else [words_of(self.test)]),
+            *(["=: cannot be told from the best, by its images."] if any(row.tied for row in rows) else []),
+            str(saved(rows, self._spent())),
+            *([] if plan is None else [str(plan)]),
         ]
-        header = ("", "trial", "state", self.metric, "95 % interval", "p", "seconds", "")
-        return f"{table(header, rows)}\n\n{self.verdict or 'No trial was finished.'} {self.folder / BOARD}.csv has all."
+        return "\n".join([*lines, "", *said])
+
+    def lines(self, columns: int, height: int) -> list[str]:
+        """What was written last, with the trials that run as their folders tell at this moment."""
+        rows = [self._now(row) if row.state == RUNNING else row for row in self._written]
+        if not rows:
+            return []
+        shown, others = chosen(rows, max(height - 3, 0))  # its header has two lines, the summary one
+        table = table_lines(shown, metric=self.metric, width=columns, all_rows=rows, live=True) if shown else []
+        return [*table, *[others] * bool(shown and others), self._summary(rows)]
 
     @property
     def first_failure(self) -> str:
-        failed = next((trial for trial in self.tickets.last_of_each() if trial.user_attrs.get(REASON)), None)
-        return "" if failed is None else f"Trial {failed.user_attrs[TICKET]}: {failed.user_attrs[REASON]}"
+        failed = next((row for row in sorted(self.rows(), key=lambda row: row.number) if row.reason), None)
+        return "" if failed is None else f"Trial {failed.number}: {failed.reason}"
 
-    def _leader(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        return min(complete, key=lambda trial: self._rank(trial.value), default=None)
+    def _summary(self, rows: Sequence[Row]) -> str:
+        running, waiting = (sum(row.state == state for row in rows) for state in (RUNNING, WAITING))
+        minutes = (time.monotonic() - self._begun) / _MINUTE
+        ended = len(rows) - running - waiting
+        return f"{ended} of {len(rows)} trials have ended, {running} run; {minutes:.1f} minutes"
 
-    def _rank(self, value: float | None) -> float:
-        if value is None or value != value:
-            return math.inf
-        return value if self.lower_is_better else -value
-
-    def _judged(self, leader: FrozenTrial, trials: Sequence[FrozenTrial]) -> tuple[FrozenTrial, str]:
-        default = next((trial for trial in trials if trial.user_attrs.get(DEFAULT)), None)
-        name = f"Trial {leader.user_attrs[TICKET]} is best, with {self.metric} {leader.value:.4f}"
-        if default is None or default.state != TrialState.COMPLETE:
-            return leader, f"{name}; there is no default to compare it with."
-        if leader.number == default.number:
-            return leader, f"Nothing is better than the default, with {self.metric} {leader.value:.4f}."
-        others = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.number != default.number]
-        images, rival = [self._images(trial) for trial in others], self._images(default)
-        if rival is None or any(one is None for one in images):
-            return leader, f"{name}; of some trials the images were not kept, so that it cannot be told from luck."
-        verdict = proven_gain([one for one in images if one is not None], rival)
-        told = f"{name}: {verdict}."
-        return (leader, told) if verdict.proven else (default, f"{told} So the default is the result.")
-
-    def _row(self, trial: FrozenTrial, leader: FrozenTrial | None) -> Row:
-        values, overrides = json.loads(trial.user_attrs.get(VALUES, "{}")), trial.user_attrs.get(OVERRIDES, [])
-        images = self._images(trial)
-        rival = None if leader is None or leader.number == trial.number else self._images(leader)
-        return Row(
-            number=trial.user_attrs[TICKET],
-            state=_STATES[trial.state],
-            value=trial.value if trial.state.is_finished() and trial.state != TrialState.FAIL else None,
-            interval=None if images is None else tuple(interval_of(images)),
-            p_value=None if images is None or rival is None else p_value(images, rival),
-            is_default=bool(trial.user_attrs.get(DEFAULT)),
-            model=self._model(trial, values),
-            overrides=overrides,
-            seconds=trial.user_attrs.get(SECONDS),
-            reason=trial.user_attrs.get(REASON, ""),
-            requested=trial.user_attrs.get(HASH),
-            command=shlex.join(["lav", *self.arguments, *overrides]),
+    def _now(self, row: Row) -> Row:
+        if row.folder is None or row.begun is None:
+            return row
+        asked = self._epochs_asked.get(row.number)
+        progress = progress_of(self.folder / row.folder, self.metric, asked)
+        self._epochs_asked[row.number] = progress.number_of_epochs
+        return replace(
+            row,
+            value=progress.value,
+            epochs=progress.epochs,
+            number_of_epochs=progress.number_of_epochs,
+            seconds=(datetime.now() - datetime.fromisoformat(row.begun)).total_seconds(),
         )
 
-    def _model(self, trial: FrozenTrial, values: Mapping[str, Any]) -> str | None:
-        if "model" in values:
-            return str(values["model"])
-        chosen = next((text for text in self.arguments if text.startswith("model=")), None)
-        return None if chosen is None else chosen.partition("=")[2]
+    def _spent(self) -> float:
+        return sum(float(trial.user_attrs.get(SECONDS) or 0) for trial in self.tickets.trials())
 
-    def _images(self, trial: FrozenTrial) -> Resampled | None:
-        """What the trial left of each validation image, resampled once."""
-        if trial.state != TrialState.COMPLETE:
-            return None
-        if trial.number not in self._known:
-            file = self.folder / trial.user_attrs[FOLDER] / PER_IMAGE
-            try:
-                self._known[trial.number] = resample([load(file)])[0]
-            except DataError as error:
-                LOG.warning("%s", error)
-                self._known[trial.number] = None
-        return self._known[trial.number]
+    def _judged(self, leader: FrozenTrial, trials: Sequence[FrozenTrial]) -> tuple[FrozenTrial, str]:
+        """The winner, and which rule made it so."""
+        default = next((trial for trial in trials if trial.user_attrs.get(DEFAULT)), None)
+        name = f"Trial {leader.user_attrs[TICKET]} is best, with {self.metric} {leader.value:.4f}"
+        if default is None:
+            return leader, f"{name}; there is no default to compare it with."
+        if default.state != TrialState.COMPLETE:
+            lost = f"the default, trial {default.user_attrs[TICKET]}, did not finish"
+            return leader, f"{name}; {lost}, so that there is none to compare it with."
+        if leader.number == default.number:
+            others = sum(trial.state == TrialState.COMPLETE for trial in trials) - 1
+            beaten = f"none of {others} others is better" if others else "no other trial was finished"
+            return (
+                default,
+                f"There is no proven gain over the default, with {self.metric} {leader.value:.4f}: {beaten}.",
+            )
+        return self._against(default, leader, trials, name)
+
+    def _against(
+        self, default: FrozenTrial, leader: FrozenTrial, trials: Sequence[FrozenTrial], name: str
+    ) -> tuple[FrozenTrial, str]:
+        """By the images that they left; without them nothing is proven."""
+        folder = {trial.number: str(trial.user_attrs[FOLDER]) for trial in trials if trial.state == TrialState.COMPLETE}
+        if not self._evidence.comparable(folder[leader.number], folder[default.number]):
+            return default, (
+                f"{name}: no proven gain over the default ({default.value:.4f}), as the two were not judged by the same"
+                f" images, or did not keep them. So the default is the result; {folder[leader.number]} is the best."
+            )
+        rivals = [
+            trial
+            for trial in trials
+            if trial.number in folder
+            and trial.number != default.number
+            and self._evidence.comparable(folder[trial.number], folder[default.number])
+        ]
+        known = self._evidence.of([*folder.values()])
+        images = [known[folder[trial.number]].images for trial in rivals]
+        rival = known[folder[default.number]].images
+        assert rival is not None
+        verdict = proven_gain([one for one in images if one is not None], rival)
+        told = f"{name}: {verdict}."
+        if not verdict.proven or verdict.best is None:
+            return default, f"{told} So the default is the result."
+        return rivals[verdict.best], told
 
     def _copy(self, winner: FrozenTrial) -> None:
         """The whole folder or the one that was there before."""
@@ -198,26 +208,5 @@ class Leaderboard:
         part.rename(best)
 
 
-def _as_csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    names = [name for name in Row.__dataclass_fields__ if name != "interval"]
-    writer.writerow([*names[:3], "low", "high", *names[3:]])
-    for row in rows:
-        values = asdict(row)
-        low, high = values.pop("interval") or ("", "")
-        cells = [
-            "" if value is None else " ".join(value) if isinstance(value, (list, tuple)) else value
-            for value in values.values()
-        ]
-        writer.writerow([*cells[:3], low, high, *cells[3:]])
-    return text.getvalue()
-
-
-def _words(row: Row) -> str:
-    what = "the defaults" if row.is_default and not row.overrides else " ".join(row.overrides)
-    return f"{row.reason} ({what})" if row.reason and row.state == "complete" else row.reason or what
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+def _width_of(stream: TextIO) -> int:
+    return shutil.get_terminal_size((_WIDTH, 0)).columns if stream.isatty() else _WIDTH

@@ -6,6 +6,7 @@ images are drawn beside it. Every metric here is the better the larger.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from abc import ABC, abstractmethod
@@ -39,12 +40,43 @@ _BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judging:
+    """``metric`` says in full what is measured; trials with other words, or other names, are not to be compared.
+
+    ``truth`` is a hash of what is true of the images, where that is kept.
+    """
+
+    metric: str
+    names: tuple[str, ...]
+    truth: str = ""
+
+    def differs_from(self, other: Judging) -> str | None:
+        """Why the two cannot be compared, or None."""
+        if self.metric != other.metric:
+            return f"one is judged by {self.metric}, the other by {other.metric}"
+        if self.names == other.names:
+            return None if self.truth == other.truth else "their images are labelled differently"
+        alone = sorted(set(self.names) ^ set(other.names))
+        if not alone:
+            return "their images are in another order"
+        return f"their images are not the same: {len(alone)} are in one of them only, such as {alone[0]}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class PerImage(ABC):
-    """``metric`` says in full what is measured; trials with other words, or other names, are not to be compared."""
+    """What there is of each image, in the order of ``names``; ``metric`` says in full what is measured."""
 
     kind: ClassVar[str]
     metric: str
     names: tuple[str, ...]
+
+    @property
+    def judging(self) -> Judging:
+        return Judging(metric=self.metric, names=self.names)
+
+    def differs_from(self, other: PerImage) -> str | None:
+        """Why the two cannot be compared, or None."""
+        return self.judging.differs_from(other.judging)
 
     @abstractmethod
     def metrics_of(self, counts: FloatArray) -> FloatArray:
@@ -59,17 +91,6 @@ class PerImage(ABC):
         arrays: dict[str, Any] = {"header": np.frombuffer(header.encode(), np.uint8), **self.arrays()}
         with replacing(path) as part, part.open("wb") as file:
             np.savez_compressed(file, **arrays)
-
-    def differs_from(self, other: PerImage) -> str | None:
-        """Why the two cannot be compared, or None."""
-        if self.metric != other.metric:
-            return f"one is judged by {self.metric}, the other by {other.metric}"
-        if self.names == other.names:
-            return None
-        alone = sorted(set(self.names) ^ set(other.names))
-        if not alone:
-            return "their images are in another order"
-        return f"their images are not the same: {len(alone)} are in one of them only, such as {alone[0]}"
 
 
 def load(path: Path) -> PerImage:
@@ -211,11 +232,10 @@ class ImageObjects(PerImage):
         if len(self.names) != len(self.truths):
             raise ValueError(f"truth is of {len(self.truths)} images, got {len(self.names)} names")
 
-    def differs_from(self, other: PerImage) -> str | None:
-        reason = super().differs_from(other)
-        if reason is None and isinstance(other, ImageObjects) and not np.array_equal(self.truths, other.truths):
-            return "their images are labelled differently"
-        return reason
+    @property
+    def judging(self) -> Judging:
+        truth = hashlib.sha256(f"{self.truths.shape}".encode() + self.truths.astype(np.int64).tobytes()).hexdigest()
+        return Judging(metric=self.metric, names=self.names, truth=truth)
 
     def metrics_of(self, counts: FloatArray) -> FloatArray:
         truths = self.truths.T.astype(np.float64) @ counts

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,14 +22,18 @@ from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import nearest
 
 _SEEDS = 2**32
+_STARTUP = 10
 # An odd factor keeps the seeds of all trials apart.
 _SPREAD = 0x9E3779B1
 # What Optuna does not bring along.
 _NEEDED = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}
 
 
-def sampler_of(name_or_node: str | Mapping[str, Any], seed: int) -> BaseSampler:
-    """The sampler of a name, or of a node with a ``_target_``, which takes the seed unless it has its own."""
+def sampler_of(name_or_node: str | Mapping[str, Any], seed: int, *, startup: int = _STARTUP) -> BaseSampler:
+    """The sampler of a name, or of a node with a ``_target_``, which takes the seed unless it has its own.
+
+    ``bayesian`` draws at random until so many trials have ended that it has something to learn from.
+    """
     if isinstance(name_or_node, Mapping):
         return _from_node(name_or_node, seed)
     if name_or_node not in _SAMPLERS:
@@ -39,7 +43,7 @@ def sampler_of(name_or_node: str | Mapping[str, Any], seed: int) -> BaseSampler:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _SAMPLERS[name_or_node](seed)
+        return _SAMPLERS[name_or_node](seed, startup)
 
 
 class SeededByTrial(BaseSampler):
@@ -110,17 +114,17 @@ def _random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-def _tpe(seed: int) -> BaseSampler:
+def _tpe(seed: int, startup: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+        return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True)
 
 
-_SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
-    "random": lambda seed: SeededByTrial(_random, seed),
-    "sobol": Sobol,
-    "bayesian": lambda seed: SeededByTrial(_tpe, seed),
-    "grid": lambda seed: AllHeld(),
+_SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
+    "random": lambda seed, startup: SeededByTrial(_random, seed),
+    "sobol": lambda seed, startup: Sobol(seed),
+    "bayesian": lambda seed, startup: SeededByTrial(partial(_tpe, startup=startup), seed),
+    "grid": lambda seed, startup: AllHeld(),
 }
 
 

@@ -2,72 +2,69 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from omegaconf import OmegaConf
-from optuna.trial import FrozenTrial
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_automl_vision.errors import Interrupted
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.process import requests_to_end, usable_cores
 from lightning_automl_vision.search.outcomes import Outcome, Trace, outcome_of, read_result
-from lightning_automl_vision.search.overrides import as_overrides, is_group
+from lightning_automl_vision.search.overrides import as_overrides
+from lightning_automl_vision.search.progress import progress_of
 from lightning_automl_vision.search.pruners import reason_of
-from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets
+from lightning_automl_vision.search.requested import configuration, hash_of, not_obeyed, without_effect
+from lightning_automl_vision.search.slots import (
+    DEFAULT,
+    FOLDER,
+    HASH,
+    MEMORY,
+    OVERRIDES,
+    PLANNED,
+    SECONDS,
+    USED,
+    VALUES,
+    Limits,
+    Running,
+    Slot,
+)
+from lightning_automl_vision.search.spaces import Drawn
+from lightning_automl_vision.search.tickets import REASON, RETRY_OF, TICKET, Tickets
 from lightning_automl_vision.search.trial_process import Command, TrialProcess
 
 if TYPE_CHECKING:
     from lightning_automl_vision.search.fork_server import ForkServer
+    from lightning_automl_vision.search.leases import Leases
     from lightning_automl_vision.search.spaces import Spaces
 
-# What a study and its trials remember.
-USED, OVERRIDES, VALUES, FOLDER, HASH, SECONDS, DEFAULT = (
-    "used_seconds",
-    "overrides",
-    "values",
-    "folder",
-    "hash",
-    "seconds",
-    "default",
-)
-_POLL = 0.1
+__all__ = [
+    "DEFAULT",
+    "FOLDER",
+    "HASH",
+    "MEMORY",
+    "OVERRIDES",
+    "PLANNED",
+    "SECONDS",
+    "USED",
+    "VALUES",
+    "Limits",
+    "Sweep",
+]
+ENDED = "ended"  # of a study: the last launch of workers that has been asked to end
+_POLL, _IDLE = 0.1, 1.0
 _GRACE = 30.0
 _REMEMBER = 10.0  # seconds between two notes of the time that was used
 _MINUTE = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a sweep may use; times in seconds."""
-
-    slots: int = 1
-    seconds: float = math.inf
-    trial_seconds: float = math.inf
-    most_failures: float = 1.0  # share of the trials that ended, which ends the sweep when it is exceeded
-    threads: int = 1
-    devices: Sequence[str | None] = (None,)
-
-
-@dataclass
-class Slot:
-    """One trial at a time, on devices of its own."""
-
-    devices: str | None
-    trial: optuna.Trial | None = None
-    process: TrialProcess | None = None
-    evaluations: int = 0
-    stopping: bool = False
-    until: float = math.inf
 
 
 @dataclass
@@ -77,7 +74,9 @@ class Sweep:
     Ticket 0 is the default that others have to beat where ``with_default`` says so; it draws nothing, and is the
     arguments alone, unless it ``draws_default``.
 
-    ``changed`` is called whenever a trial began or ended, for whoever shows what there is.
+    ``changed`` is called whenever a trial began or ended, for whoever shows what there is. With ``leases`` this process
+    is one of several, of the given ``launch``, that share the study. ``stopped`` is called upon a request to end.
+    ``planned`` are the seconds that a trial of a space with these values should take.
     """
 
     tickets: Tickets
@@ -93,29 +92,37 @@ class Sweep:
     changed: Callable[[], None] = lambda: None
     working_folder: Path = field(default_factory=Path.cwd)
     module: str = "lightning_automl_vision"
+    leases: Leases | None = None
+    launch: int = 0
+    stopped: Callable[[], None] = lambda: None
+    planned: Callable[[str, Mapping[str, Any]], float | None] = lambda space, values: None
     _interrupted: bool = field(default=False, init=False)
 
     def run(self) -> None:
         """Until no ticket is left, or a limit is reached; what cannot be finished waits for another time."""
-        self.tickets.recover(self._value_left)
-        self._started, self._used = time.monotonic(), float(self.tickets.study.user_attrs.get(USED, 0.0))
-        self._noted = self._started
-        slots = [Slot(devices) for devices in _dealt(self.limits.devices, self.limits.slots)]
+        if self.leases is None:
+            self.tickets.recover(self.value_left)
+        self.begin()
+        slots = self.limits.dealt()
         try:
             with requests_to_end(self._stop):  # which is obeyed after the trials have been asked to end
                 while self._goes_on(slots):
-                    time.sleep(_POLL)
+                    time.sleep(_POLL if any(slot.running for slot in slots) else _IDLE)
         finally:
-            for slot in slots:
-                self._end(slot)
-            self._note()
-        self._tell_what_is_left()
+            self._end(slots)
+        self.note()
         if self._interrupted:
             raise Interrupted(
                 f"Interrupted: what has ended is kept in {self.folder}. Repeat the command to go on from there."
             )
 
-    def _tell_what_is_left(self) -> None:
+    def begin(self) -> None:
+        """From now on its time counts."""
+        self._started, self._used = time.monotonic(), float(self.tickets.study.user_attrs.get(USED, 0.0))
+        self._noted = self._looked = self._started
+
+    def tell_what_is_left(self) -> None:
+        """Where a limit has ended it."""
         waiting = self.tickets.left
         if waiting and not self._interrupted:
             why = "Too many trials failed" if self._fails_too_often else "The time of limits.timeout_minutes is over"
@@ -133,38 +140,56 @@ class Sweep:
 
     def _goes_on(self, slots: Sequence[Slot]) -> bool:
         for slot in slots:
-            self._look_at(slot)
-            if slot.process is None and self._may_start():
+            if slot.running is not None:
+                self._look_at(slot, slot.running)
+            if slot.running is None and self.may_start():
                 self._start(slot)
         if time.monotonic() - self._noted > _REMEMBER:
-            self._note()
-        return not self._interrupted and any(slot.process is not None for slot in slots)
+            self.note()
+        is_busy = any(slot.running is not None for slot in slots)
+        return not self._interrupted and (is_busy or (self.may_start() and self._waits_for_others()))
 
-    def _may_start(self) -> bool:
+    def may_start(self) -> bool:
         return not self._interrupted and self.seconds < self.limits.seconds and not self._fails_too_often
 
     @property
     def _fails_too_often(self) -> bool:
-        ended = [trial for trial in self.tickets.last_of_each() if trial.state.is_finished()]
-        failed = sum(trial.state == optuna.trial.TrialState.FAIL for trial in ended)
-        return bool(ended) and failed / len(ended) > self.limits.most_failures
+        return fails_too_often(self.tickets, self.limits.most_failures)
+
+    def _waits_for_others(self) -> bool:
+        """Until every trial that runs elsewhere is seen to be alive; those that are not wait again."""
+        if self.leases is None:
+            return False
+        self.reap(self.leases)
+        running = {trial.number for trial in self.tickets.trials(TrialState.RUNNING)}
+        return bool(self.tickets.trials(TrialState.WAITING)) or not running <= self.leases.alive()
+
+    def reap(self, leases: Leases) -> None:
+        """Of the trials whose owners are dead, results are kept and tickets put back."""
+        running = self.tickets.trials(TrialState.RUNNING)
+        leases.look(running)
+        if dead := [trial for trial in running if trial.number in leases.dead()]:
+            LOG.warning("%s: no sign of life of whoever ran it.", _names(dead))
+            self.tickets.recover(self.value_left, dead)
 
     def _start(self, slot: Slot) -> None:
         trial = self.tickets.claim()
         if trial is None:
             return
-        values = self._values(trial)
+        lease = None if self.leases is None else self.leases.take(trial)
+        drawn = self._drawn(trial)
+        values = drawn.values
         overrides = as_overrides(values)
-        folder = self.folder / f"trial_{trial.user_attrs[TICKET]:04}"
-        remembered = {
-            VALUES: json.dumps(values, default=str),
-            OVERRIDES: overrides,
-            FOLDER: folder.name,
-            HASH: _hash([*self.arguments, *overrides]),
-        }
+        folder = self._folder(trial)
+        remembered = {VALUES: json.dumps(values, default=str), OVERRIDES: overrides, FOLDER: folder.name}
         for name, value in remembered.items():
             trial.set_user_attr(name, value)
-        seconds = min(self.limits.trial_seconds, self.limits.seconds - self.seconds)
+        if (planned := self.planned(drawn.space, values)) is not None:
+            trial.set_user_attr(PLANNED, round(planned, 1))
+        if RETRY_OF in trial.user_attrs and self._ends_with_what_is_left(trial):
+            return
+        before = self._used_before(trial)
+        seconds = min(self.limits.trial_seconds, self.limits.seconds - self.seconds + before)
         command = Command(
             arguments=(*self.arguments, *overrides, *_within(seconds)),
             folder=folder,
@@ -175,87 +200,153 @@ class Sweep:
             module=self.module,
             working_folder=self.working_folder,
         )
-        slot.trial, slot.evaluations, slot.stopping = trial, 0, False
-        slot.process = TrialProcess.start(command, self.server)
-        slot.until = time.monotonic() + seconds + _GRACE
+        process = TrialProcess.start(command, self.server)
+        slot.running = Running(
+            trial=trial, process=process, lease=lease, until=time.monotonic() + seconds - before + _GRACE
+        )
         LOG.info("trial %d: %s", trial.user_attrs[TICKET], " ".join(overrides) or "the defaults")
         self.changed()
 
-    def _values(self, trial: optuna.Trial) -> dict[str, Any]:
+    def _folder(self, trial: optuna.Trial | FrozenTrial) -> Path:
+        return self.folder / f"trial_{trial.user_attrs[TICKET]:04}"
+
+    def _used_before(self, trial: optuna.Trial) -> float:
+        """The seconds of an earlier attempt, which a run that goes on counts as its own."""
+        return progress_of(self._folder(trial), self.metric).seconds or 0.0 if RETRY_OF in trial.user_attrs else 0.0
+
+    def _ends_with_what_is_left(self, trial: optuna.Trial) -> bool:
+        """A trial that ended when nobody could hear it is not run again."""
+        outcome = self._left(trial)
+        if outcome is None or outcome.value is None:
+            return False
+        if outcome.state == "complete":
+            self.tickets.complete(trial, outcome.value)
+        else:
+            trial.report(outcome.value, outcome.epoch or 1)
+            self.tickets.prune(trial, outcome.reason)
+        self.changed()
+        return True
+
+    def _drawn(self, trial: optuna.Trial) -> Drawn:
         if self.with_default and trial.user_attrs[TICKET] == 0:
             trial.set_user_attr(DEFAULT, True)
             if not self.draws_default:
-                return {}
-        return dict(self.spaces.suggest(trial).values)
+                return Drawn(space=DEFAULT, values={})
+        return self.spaces.suggest(trial)
 
-    def _look_at(self, slot: Slot) -> None:
-        if slot.process is None or slot.trial is None:
-            return
-        for _, value in slot.process.reports():
-            slot.evaluations += 1
-            slot.trial.report(value, slot.evaluations)
-            if not slot.stopping and slot.trial.should_prune():
-                slot.stopping = True
-                slot.process.ask_to_stop(reason_of(self.tickets.study.pruner, slot.trial.number))
-        outcome = slot.process.poll()
-        if outcome is None and time.monotonic() > slot.until:
-            outcome = slot.process.time_out(slot.process.seconds, _GRACE)
+    def _look_at(self, slot: Slot, running: Running) -> None:
+        try:
+            outcome = self._outcome(running)
+        except UpdateFinishedTrialError:
+            outcome = running.process.kill(_GRACE)
         if outcome is not None:
-            self._conclude(slot, outcome)
+            slot.running = None
+            self._conclude(running, outcome)
 
-    def _conclude(self, slot: Slot, outcome: Outcome) -> None:
-        assert slot.trial is not None
-        assert slot.process is not None
-        trial, folder = slot.trial, slot.process.command.folder
-        trial.set_user_attr(SECONDS, round(slot.process.seconds, 3))
-        slot.trial = slot.process = None
+    def _outcome(self, running: Running) -> Outcome | None:
+        """What became of it, if it has ended or had to be ended; it is asked to stop where a policy says so."""
+        process, trial = running.process, running.trial
+        if running.is_lost or (self.leases is not None and self._is_called_off()):
+            return process.kill(_GRACE)
+        for _, value in process.reports():
+            running.evaluations += 1
+            trial.report(value, running.evaluations)
+            if not running.stopping and trial.should_prune():
+                running.stopping = True
+                process.ask_to_stop(reason_of(self.tickets.study.pruner, trial.number))
+        outcome = process.poll()
+        if running.evaluations and outcome is None and self._check(running) is not None:
+            return process.kill(_GRACE)
+        if outcome is None and time.monotonic() > running.until:
+            outcome = process.time_out(process.seconds, _GRACE)
+        return outcome
+
+    def _check(self, running: Running) -> str | None:
+        """Why what it trains must not count; its configuration is written by now."""
+        if not running.is_checked:
+            running.is_checked = True
+            running.fault = self._fault(running.trial)
+        return running.fault
+
+    def _fault(self, trial: optuna.Trial) -> str | None:
+        values, used = json.loads(trial.user_attrs[VALUES]), configuration(self._folder(trial))
+        trial.set_user_attr(HASH, hash_of(used))
+        wrong = not_obeyed(values, used)
+        if wrong is not None or trial.user_attrs.get(DEFAULT):
+            return wrong
         ticket = trial.user_attrs[TICKET]
-        wrong = self._not_obeyed(trial, folder) if outcome.state in ("complete", "pruned") else None
-        if outcome.state == "interrupted":
-            self.tickets.put_back(trial)
-        elif wrong is not None or outcome.state == "failed" or outcome.value is None:
-            reason = wrong or outcome.reason or "no value"
-            self.tickets.fail(trial, reason)
-            LOG.warning("trial %d failed: %s", ticket, reason)
-        elif outcome.state == "pruned":
-            self.tickets.prune(trial, outcome.reason)
-            LOG.info("trial %d stopped: %s", ticket, outcome.reason)
-        else:
-            if (read_result(folder) or {}).get("status") == "timeout":
-                trial.set_user_attr(REASON, f"its time was over; the best of its epochs is {outcome.epoch}")
-            self.tickets.complete(trial, outcome.value)
-            LOG.info("trial %d: %s %.4f", ticket, self.metric, outcome.value)
+        others = [
+            (int(other.user_attrs[TICKET]), json.loads(other.user_attrs[VALUES]))
+            for other in self.tickets.trials(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+            if other.user_attrs.get(HASH) == trial.user_attrs[HASH]
+            and not other.user_attrs.get(DEFAULT)
+            and (other.user_attrs[TICKET] < ticket or (other.state.is_finished() and other.user_attrs[TICKET] > ticket))
+        ]
+        return without_effect(values, others)
+
+    def _conclude(self, running: Running, outcome: Outcome) -> None:
+        if running.lease is not None:
+            running.lease.end()
+        ticket = running.trial.user_attrs[TICKET]
+        try:
+            is_heard = not running.is_lost and self._told(running, outcome)
+        except UpdateFinishedTrialError:
+            is_heard = False
+        if not is_heard:
+            LOG.warning("trial %d was taken for dead, and is another process's.", ticket)
         self.changed()
 
-    def _not_obeyed(self, trial: optuna.Trial, folder: Path) -> str | None:
-        """Every value that was drawn must stand in the configuration that the trial says it had."""
-        used = OmegaConf.load(folder / "config.yaml")
-        for key, value in json.loads(trial.user_attrs[VALUES]).items():
-            there = OmegaConf.select(used, key.lstrip("+"))
-            there = OmegaConf.to_container(there) if OmegaConf.is_config(there) else there
-            if is_group(key):  # of which the configuration keeps the keys, and of some the name
-                there = there.get("name", value) if isinstance(there, dict) else value
-            if there != value:
-                return f"{key}={value!r} was asked for, and {there!r} was used"
-        return None
+    def _told(self, running: Running, outcome: Outcome) -> bool:
+        trial, folder = running.trial, running.process.command.folder
+        trial.set_user_attr(SECONDS, round(running.process.seconds, 3))
+        trial.set_user_attr(MEMORY, running.process.memory)
+        ticket = trial.user_attrs[TICKET]
+        if outcome.state in ("complete", "pruned"):
+            self._check(running)
+        if running.fault is None and outcome.state == "interrupted":
+            return self.tickets.put_back(trial)
+        if running.fault is not None or outcome.state == "failed" or outcome.value is None:
+            reason = running.fault or outcome.reason or "no value"
+            LOG.warning("trial %d failed: %s", ticket, reason)
+            return self.tickets.fail(trial, reason)
+        if outcome.state == "pruned":
+            LOG.info("trial %d stopped: %s", ticket, outcome.reason)
+            return self.tickets.prune(trial, outcome.reason)
+        if (read_result(folder) or {}).get("status") == "timeout":
+            trial.set_user_attr(REASON, f"its time was over; the best of its epochs is {outcome.epoch}")
+        LOG.info("trial %d: %s %.4f", ticket, self.metric, outcome.value)
+        return self.tickets.complete(trial, outcome.value)
 
-    def _value_left(self, trial: FrozenTrial) -> float | None:
+    def value_left(self, trial: FrozenTrial) -> float | None:
         """What a trial finished with whose end nobody saw."""
-        name = trial.user_attrs.get(FOLDER)
-        result = None if name is None else read_result(self.folder / name)
-        outcome = outcome_of(Trace(0, result, "")) if result is not None else None
+        outcome = self._left(trial) if FOLDER in trial.user_attrs else None
         return outcome.value if outcome is not None and outcome.state == "complete" else None
 
-    def _end(self, slot: Slot) -> None:
-        if slot.process is not None:
-            self._conclude(slot, slot.process.kill(_GRACE))
+    def _left(self, trial: optuna.Trial | FrozenTrial) -> Outcome | None:
+        result = read_result(self._folder(trial))
+        outcome = outcome_of(Trace(0, result, "")) if result is not None else None
+        return outcome if outcome is not None and outcome.state in ("complete", "pruned") else None
 
-    def _note(self) -> None:
+    def _end(self, slots: Sequence[Slot]) -> None:
+        """All of them are ended before anything is said of one, as the study may be out of reach."""
+        ended = [(slot.running, slot.running.process.kill(_GRACE)) for slot in slots if slot.running is not None]
+        for running, outcome in ended:
+            self._conclude(running, outcome)
+
+    def _is_called_off(self) -> bool:
+        """Whether whoever launched this process has asked it to end; looked up every second."""
+        if time.monotonic() - self._looked > _IDLE:
+            self._looked = time.monotonic()
+            self._interrupted |= int(self.tickets.study.user_attrs.get(ENDED, -1)) >= self.launch
+        return self._interrupted
+
+    def note(self) -> None:
         self._noted = time.monotonic()
-        self.tickets.study.set_user_attr(USED, round(self.seconds, 1))
+        remember_time(self.tickets, self.seconds)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
+        self.stopped()
 
 
 def threads_for(slots: int) -> int:
@@ -270,9 +361,17 @@ def _within(seconds: float) -> list[str]:
     return [] if seconds == math.inf else [f"limits.timeout_minutes={max(seconds, 1.0) / _MINUTE:.6g}"]
 
 
-def _dealt(devices: Sequence[str | None], slots: int) -> list[str | None]:
-    return [devices[slot % len(devices)] for slot in range(slots)]
+def remember_time(tickets: Tickets, seconds: float) -> None:
+    """The time that was used, of which the last to know need not know most."""
+    if seconds > float(tickets.study.user_attrs.get(USED, 0.0)):
+        tickets.study.set_user_attr(USED, round(seconds, 1))
 
 
-def _hash(arguments: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(arguments)).encode()).hexdigest()[:16]
+def fails_too_often(tickets: Tickets, most: float) -> bool:
+    ended = [trial for trial in tickets.last_of_each() if trial.state.is_finished()]
+    failed = sum(trial.state == TrialState.FAIL for trial in ended)
+    return bool(ended) and failed / len(ended) > most
+
+
+def _names(trials: Sequence[FrozenTrial]) -> str:
+    return ", ".join(f"trial {trial.user_attrs[TICKET]}" for trial in trials)

@@ -81,10 +81,15 @@ def without_cluster(variables: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Exit:
-    """``code`` is negative for a signal, None where nobody saw it; ``cpu_seconds`` with those of its children."""
+    """``code`` is negative for a signal, None where nobody saw it; ``cpu_seconds`` with those of its children.
+
+    ``memory`` is the most bytes that any one of them held at a time, of those that its leader has waited for; Linux
+    begins to count a fresh process at what the one that started it held.
+    """
 
     code: int | None
     cpu_seconds: float | None = None
+    memory: int | None = None
 
 
 class Process(Protocol):
@@ -133,7 +138,8 @@ def reaped(pid: int) -> Exit | None:
         return None
     if sys.platform == "darwin":
         kill_group(pid, signal.SIGKILL)
-    return Exit(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime)
+    memory = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Exit(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, memory)
 
 
 def kill_group(pid: int, number: signal.Signals) -> None:
@@ -162,6 +168,7 @@ class TrialProcess:
         self._outcome: Outcome | None = None
         self._ended: float | None = None
         self.cpu_seconds: float | None = None
+        self.memory: int | None = None
 
     @classmethod
     def start(cls, command: Command, server: ForkServer | None = None) -> TrialProcess:
@@ -213,7 +220,7 @@ class TrialProcess:
             self._ended = self._ended or time.monotonic()
             if is_gone(self.pid) or time.monotonic() - self._ended > _LINGERING:
                 os.close(self._pipe)
-                self.cpu_seconds = ended.cpu_seconds
+                self.cpu_seconds, self.memory = ended.cpu_seconds, ended.memory
                 self._outcome = self._judged(ended)
         return self._outcome
 

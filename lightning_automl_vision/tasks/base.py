@@ -26,6 +26,8 @@ from lightning_automl_vision.training.losses import LossMeter
 from lightning_automl_vision.training.optimizers import make_optimizer, set_pace
 from lightning_automl_vision.training.schedules import FADES, WarmUp, factor_of
 
+# The images of a set that one model was judged on, by index, and what that left.
+Part = tuple[Sequence[int], Any]
 T = TypeVar("T", bound=Targets)
 P = TypeVar("P")
 
@@ -97,6 +99,14 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
     def per_image(self, images: LabelledImages[Any]) -> PerImage | None:
         """What that evaluation left of each of the images; None where they say nothing of the primary metric."""
         return None
+
+    @abstractmethod
+    def left(self) -> Any:
+        """What that evaluation left of its images, in their order, for ``pool``."""
+
+    @abstractmethod
+    def pool(self, images: LabelledImages[Any], parts: Sequence[Part]) -> dict[str, float]:
+        """Every metric over parts of a set that several models were judged on; as if that had been one evaluation."""
 
     def keep_evaluation(self) -> None:
         """Called when the last evaluation is the best so far."""
@@ -202,8 +212,18 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def training_state(self) -> dict[str, Any]:
+        """What a training that goes on needs beside weights: plain values and tensors, which asking does not change."""
+        return {"losses": self._meter.state(), "batches": self._batches, "dropped": self._dropped}
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        self._meter.go_on_from(state["losses"], self.device)
+        self._batches, self._dropped = state["batches"], state["dropped"]
+
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
+        # Lightning does so before a batch whose number the batches of a step divide, which change in a warm-up.
+        self.trainer.optimizers[0].zero_grad()
         if self.averaged is not None:
             self.averaged.update(self.model)
 

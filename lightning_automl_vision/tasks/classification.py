@@ -16,7 +16,7 @@ from lightning_automl_vision.metrics.classification import classification_metric
 from lightning_automl_vision.models import Batch, Targets
 from lightning_automl_vision.samples import ScoredLabels, Scores
 from lightning_automl_vision.search.per_image import ImageValues, PerImage
-from lightning_automl_vision.tasks.base import VisionTask
+from lightning_automl_vision.tasks.base import Part, VisionTask
 
 
 class ClassificationTask(VisionTask[Targets, ScoredLabels]):
@@ -52,6 +52,15 @@ class ClassificationTask(VisionTask[Targets, ScoredLabels]):
         names = [images.name(index) for index in range(len(images))]
         kind = ImageValues.iou if self.multilabel else ImageValues.accuracy
         return kind(names, self.scores, self.labels, self.classes)
+
+    def left(self) -> tuple[Scores, NDArray[Any]]:
+        return self.scores, self.labels
+
+    def pool(self, images: LabelledImages[Any], parts: Sequence[Part]) -> dict[str, float]:
+        order = np.argsort(np.concatenate([indices for indices, _ in parts]))
+        self._scores = list(np.concatenate([scores for _, (scores, _) in parts])[order])
+        self._labels = [np.concatenate([labels for _, (_, labels) in parts])[order]]
+        return self.compute()
 
     def keep_evaluation(self) -> None:
         self._kept = (self.scores, self.labels)

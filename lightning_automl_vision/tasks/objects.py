@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Generic
@@ -13,13 +13,13 @@ from lightning_automl_vision.data.batching import Truth, box_targets, mask_targe
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.errors import PluginError
 from lightning_automl_vision.geometry import Window
-from lightning_automl_vision.judging import Judged, Verdicts
+from lightning_automl_vision.judging import Found, Judged, Verdicts
 from lightning_automl_vision.models import B, Batch, BoxTargets, D, Detector, MaskTargets, VisionModel
 from lightning_automl_vision.samples import ScoredBoxes, ScoredMasks
 from lightning_automl_vision.search.per_image import PerImage, of_judged
 from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.task_settings import VALIDATION_LOSS, ObjectTaskConfig
-from lightning_automl_vision.tasks.base import VisionTask
+from lightning_automl_vision.tasks.base import Part, VisionTask
 from lightning_automl_vision.tiling_plan import Tiling
 from lightning_automl_vision.training.gathering import gathered
 from lightning_automl_vision.training.losses import LossMeter
@@ -109,6 +109,19 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
     def per_image(self, images: LabelledImages[Any]) -> PerImage | None:
         return None if self.judged is None else of_judged(self.judged, self.verdicts)
 
+    def left(self) -> Judged | None:
+        return self.judged
+
+    def pool(self, images: LabelledImages[Any], parts: Sequence[Part]) -> dict[str, float]:
+        """Of what tiles and whole images say apart only what every part tells."""
+        names = set.intersection(*({*judged.apart} for _, judged in parts))
+        self.judged = replace(
+            Judged.of(images, with_masks=self.with_masks, tiling=self.tiling),
+            found=_by_image((indices, judged.found) for indices, judged in parts),
+            apart={name: _by_image((indices, judged.apart[name]) for indices, judged in parts) for name in names},
+        )
+        return {**self.verdicts.metrics(self.judged), **self.verdicts.apart(self.judged)}
+
     def keep_evaluation(self) -> None:
         self._kept = self.judged
 
@@ -120,6 +133,11 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
     def counted(self) -> dict[str, int]:
         dropped, self._dropped = self._dropped, 0
         return {"objects_cut_away": dropped}
+
+
+def _by_image(parts: Iterable[tuple[Sequence[int], Found]]) -> Found:
+    """What was found in parts of a set, by the images' places in the whole."""
+    return {indices[index]: answer for indices, found in parts for index, answer in found.items()}
 
 
 class DetectionTask(ObjectTask[BoxTargets, ScoredBoxes]):

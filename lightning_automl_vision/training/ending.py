@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -16,6 +18,8 @@ from lightning_automl_vision.log import LOG
 from lightning_automl_vision.process import requests_to_end
 
 COMPLETED, STOPPED_EARLY, TIMEOUT, INTERRUPTED = "completed", "stopped_early", "timeout", "interrupted"
+# Where a training that is done once more ended, though its schedule went on: the optimiser step, for this thread.
+LAST_STEP: ContextVar[int | None] = ContextVar("last_step", default=None)
 
 
 @dataclass
@@ -26,10 +30,17 @@ class Ending(L.Callback):
     started: float
     max_steps: int | None = None
     reason: str | None = None
+    _listens: bool = field(default=False, init=False)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning has put a handler of its own around ours, and would raise in the middle of a step."""
+        if threading.current_thread() is threading.main_thread() and self._listens:
+            signal.signal(signal.SIGTERM, self._interrupted)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if self.reason == INTERRUPTED:
-            self._stop_now(trainer)
+            if ends_a_step(trainer):
+                self._stop_now(trainer)
         elif self.max_steps is not None and trainer.global_step >= self.max_steps:
             self._stop_after_evaluation(trainer, COMPLETED)
         elif self._is_over and not _is_last_step(trainer):
@@ -60,6 +71,7 @@ class Ending(L.Callback):
     def listening(self) -> Iterator[None]:
         """The first Ctrl-C, or a scheduler's request to end, ends training in order, a second one at once."""
         with requests_to_end(self._interrupted):
+            self._listens = True
             try:
                 yield
             except (KeyboardInterrupt, SystemExit):  # the trainer turns the one into the other
@@ -72,6 +84,11 @@ class Ending(L.Callback):
             raise KeyboardInterrupt
         self.reason = INTERRUPTED
         LOG.warning("Interrupted: training ends after this step. Once more ends it at once.")
+
+
+def ends_a_step(trainer: L.Trainer) -> bool:
+    """Whether the batch that was trained on last is the last of those whose gradients are added up."""
+    return trainer.is_last_batch or (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
 def _is_last_step(trainer: L.Trainer) -> bool:

@@ -1,10 +1,11 @@
-"""What follows each evaluation: a line in metrics.jsonl, the best and the last checkpoint, the decision to stop."""
+"""What follows each evaluation: a line in metrics.jsonl, the checkpoint of the best, the decision to stop."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from lightning_automl_vision.run import finite
 from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.storage import append
 from lightning_automl_vision.tasks.base import VisionTask
-from lightning_automl_vision.training.checkpoints import WholeFiles, save
+from lightning_automl_vision.training.checkpoints import keep_as, save
+from lightning_automl_vision.training.continuing import BEST, CHECKPOINTS, kept_best
 from lightning_automl_vision.training.early_stopping import NAN, EarlyStopping, improves
 
 Task = VisionTask[Any, Any]
@@ -23,7 +25,10 @@ Task = VisionTask[Any, Any]
 
 @dataclass
 class Evaluations(L.Callback):
-    """Keeps the first best epoch of all, undefined metrics last, and says when early stopping asks to end."""
+    """Keeps the first best epoch of all, undefined metrics last, and says when early stopping asks to end.
+
+    ``best_is_held`` where the task still holds what was found in it, which a checkpoint does not.
+    """
 
     folder: Path
     training: TrainingConfig
@@ -32,23 +37,37 @@ class Evaluations(L.Callback):
     best_epoch: int | None = None
     best_metrics: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
+    best_is_held: bool = False
 
     def __post_init__(self) -> None:
         self._stopping = EarlyStopping(self.training.early_stopping_patience, self.training.early_stopping_delay)
 
     @property
     def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
     @property
     def best(self) -> Path:
-        return self.checkpoints / "best.ckpt"
+        return self.checkpoints / BEST
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        for left in (self.folder / "metrics.jsonl", *self.checkpoints.glob("*.ckpt")):
-            left.unlink(missing_ok=True)
-        trainer.strategy.checkpoint_io = WholeFiles()
+    def state(self) -> dict[str, Any]:
+        """What the next evaluations depend on, as plain values."""
+        return {
+            "epochs": self.epochs,
+            "best_epoch": self.best_epoch,
+            "best_metrics": dict(self.best_metrics),
+            "stopped_early": self.stopped_early,
+            "early_stopping": asdict(self._stopping),
+        }
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        self.epochs, self.stopped_early = state["epochs"], state["stopped_early"]
+        self.best_epoch, self.best_metrics = state["best_epoch"], dict(state["best_metrics"])
+        self._stopping = EarlyStopping(**state["early_stopping"])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """An epoch that goes on in its middle begins here."""
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epochs = trainer.current_epoch + 1
@@ -62,30 +81,31 @@ class Evaluations(L.Callback):
         best = self.best_epoch is None or improves(value, sign * self.best_metrics.get(task.primary_metric, NAN))
         if best:  # before anything says so
             self._save_best(trainer, task, metrics)
-            self.best_epoch, self.best_metrics = self.epochs, metrics
+            self.best_epoch, self.best_metrics, self.best_is_held = self.epochs, metrics, True
         self._publish(trainer, task, metrics, best=best)
-        self._save_trainer(trainer, "last.ckpt")
         if self._stopping.observe(value) and self.training.early_stopping and self.epochs < (trainer.max_epochs or 0):
             self.stopped_early = trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         frequency = self.training.checkpoint_frequency
         if frequency and self.epochs % frequency == 0:
-            self._save_trainer(trainer, f"epoch_{self.epochs:04}.ckpt")
+            trainer.save_checkpoint(self.checkpoints / f"epoch_{self.epochs:04}.ckpt")
 
     def _save_best(self, trainer: L.Trainer, task: Task, metrics: dict[str, float]) -> None:
-        """Weights only: what is validated, without what training on would need."""
+        """Weights only: what is validated, without what training on would need.
+
+        The best so far is kept under another name for the checkpoint that refers to it.
+        """
         values = {
             "epoch": self.epochs,
             "step": trainer.global_step,
             "metrics": metrics,
             "state_dict": task.evaluated.state_dict(),
         }
+        if self.best_epoch is not None:
+            keep_as(self.best, kept_best(self.best_epoch))
         save(values, self.best)
         task.keep_evaluation()
-
-    def _save_trainer(self, trainer: L.Trainer, name: str) -> None:
-        trainer.save_checkpoint(self.checkpoints / name)
 
     def _publish(self, trainer: L.Trainer, task: Task, metrics: dict[str, float], *, best: bool) -> None:
         losses = task.training_losses()

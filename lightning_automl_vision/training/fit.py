@@ -15,29 +15,35 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import DoublePrecision
 
 from lightning_automl_vision.errors import TrainingError
+from lightning_automl_vision.log import LOG
 from lightning_automl_vision.models import Batch
 from lightning_automl_vision.result import PRUNED
 from lightning_automl_vision.settings import LimitsConfig, TrainerConfig, TrainingConfig
 from lightning_automl_vision.tasks.base import VisionTask
+from lightning_automl_vision.training.checkpoints import WholeFiles, load
 from lightning_automl_vision.training.devices import check_trainer, device_of
-from lightning_automl_vision.training.ending import COMPLETED, STOPPED_EARLY, Ending
+from lightning_automl_vision.training.ending import COMPLETED, LAST_STEP, STOPPED_EARLY, Ending
 from lightning_automl_vision.training.evaluations import Evaluations
 from lightning_automl_vision.training.noise import silenced
 from lightning_automl_vision.training.progress import Progress
+from lightning_automl_vision.training.resuming import Checkpoints, Resumed, begin
 from lightning_automl_vision.training.schedules import accumulated_batches
 from lightning_automl_vision.training.stopping import Stopping
+from lightning_automl_vision.training.trackers import keep_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
     """``status`` is completed, stopped_early, timeout, pruned or interrupted; ``epochs`` counts those that were begun.
 
-    ``reason`` says in words why it was asked to end, if it was.
+    ``reason`` says in words why it was asked to end, if it was. ``seconds_before`` are those of the attempts that
+    this one went on from, which are among its ``seconds``.
     """
 
     status: str
     epochs: int
     seconds: float
+    seconds_before: float = 0.0
     reason: str | None = None
     best_epoch: int | None = None
     best_metrics: Mapping[str, float] = field(default_factory=dict)
@@ -55,20 +61,41 @@ def fit(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[L.Callback] = (),
     quiet: bool = False,
+    data: str = "",
+    resumed: Resumed | None = None,
 ) -> FitResult:
     """Train; afterwards ``task.model`` holds the weights of the best evaluation, if there was one.
 
-    Seeding is the caller's, before the model is built. The step limit counts as completed, and the time limit is of
-    this training alone.
+    Seeding is the caller's, before the model is built, and so is bringing the loader to where ``resumed`` was. The step
+    limit counts as completed, and the time limit is of this training alone, earlier attempts included. ``data`` is the
+    fingerprint of what is learnt from, for another attempt.
     """
-    started = time.monotonic()
     check_trainer(trainer)
+    before = 0.0 if resumed is None else resumed.seconds
+    started = time.monotonic() - before
     evaluations = Evaluations(folder=folder, training=training, started=started)
-    ending = Ending(seconds=limits.timeout_minutes * 60, started=started, max_steps=trainer.max_steps)
+    ending = Ending(
+        seconds=limits.timeout_minutes * 60, started=started, max_steps=LAST_STEP.get() or trainer.max_steps
+    )
     stopping = Stopping.of_this_process()
+    if resumed is not None:
+        evaluations.go_on_from(resumed.evaluations)
+    checkpoints = Checkpoints(
+        folder=folder,
+        minutes=training.checkpoint_minutes,
+        started=started,
+        evaluations=evaluations,
+        ending=ending,
+        stopping=stopping,
+        data=data,
+        resumed=resumed,
+    )
     bars = [Progress()] if sys.stderr.isatty() and not quiet else []
+    begin(folder, resumed)
     try:
         with silenced(), ending.listening():
+            if resumed is not None:
+                keep_rows(loggers, resumed.step)
             task.publish_every = trainer.log_every_n_steps
             task.train()  # the trainer keeps each module's mode, whatever it is
             lightning = make_trainer(
@@ -76,9 +103,13 @@ def fit(
                 trainer,
                 folder=folder,
                 loggers=loggers,
-                callbacks=[*bars, ending, evaluations, stopping, *callbacks],
+                callbacks=[*bars, ending, evaluations, stopping, *callbacks, checkpoints],
             )
-            lightning.fit(task, training_loader, validation_loader)
+            lightning.strategy.checkpoint_io = WholeFiles(None if resumed is None else resumed.checkpoint)
+            if resumed is None or resumed.ended is None:
+                lightning.fit(
+                    task, training_loader, validation_loader, ckpt_path=None if resumed is None else resumed.path
+                )
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # torch has no class of its own for it
             raise
@@ -93,17 +124,26 @@ def fit(
             f" training.validation_batch_size={training.validation_batch_size}. Halve them, and double"
             f" training.gradient_accumulation_step={training.gradient_accumulation_step} to train alike."
         ) from None
-    task.to(device_of(trainer.accelerator))  # the trainer left it on the CPU; what follows runs where it was trained
     if evaluations.best_epoch is not None:
-        best = torch.load(evaluations.best, map_location="cpu", weights_only=True)
+        best = load(evaluations.best)
         task.model.load_state_dict(best["state_dict"])
+        if not evaluations.best_is_held:
+            LOG.info("Epoch %d, the best so far, is judged again for what is told of it.", evaluations.best_epoch)
+            task.evaluated.load_state_dict(best["state_dict"])
+            with silenced():
+                judge = make_trainer(training, trainer, folder=folder, loggers=(), callbacks=[])
+                judge.validate(task, validation_loader, verbose=False)
+            task.keep_evaluation()
         task.recall_evaluation()
+    task.to(device_of(trainer.accelerator))  # the trainer left it on the CPU; what follows runs where it was trained
     asked = PRUNED if stopping.reason else STOPPED_EARLY if evaluations.stopped_early else COMPLETED
+    ended, reason = (None, None) if resumed is None else (resumed.ended, resumed.reason)
     return FitResult(
-        status=ending.reason or asked,
+        status=ending.reason or ended or asked,
         epochs=evaluations.epochs,
         seconds=time.monotonic() - started,
-        reason=stopping.reason,
+        seconds_before=before,
+        reason=stopping.reason or reason,
         best_epoch=evaluations.best_epoch,
         best_metrics=evaluations.best_metrics,
     )

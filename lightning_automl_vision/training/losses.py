@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
 Means = dict[str, float]
@@ -39,3 +41,17 @@ class LossMeter:
         means = {name: total / self._steps for name, total in self._totals.items()}
         self._totals, self._steps = {}, 0
         return means
+
+    def state(self) -> dict[str, Any]:
+        """All of it as it is: a mean of what goes on from here has the same digits."""
+        return {
+            "window": {name: total.cpu() for name, total in self._window.items()},
+            "window_steps": self._window_steps,
+            "totals": dict(self._totals),
+            "steps": self._steps,
+        }
+
+    def go_on_from(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self._window = {name: total.to(device) for name, total in state["window"].items()}
+        self._window_steps = state["window_steps"]
+        self._totals, self._steps = dict(state["totals"]), state["steps"]

@@ -17,7 +17,8 @@ _MEANT = (
     r".*can return non-deterministic.*",  # the same, said by cuBLAS
     r".*Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`.*",  # 16-mixed skips an overflown step
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning's own use of torch
-    r".*Experiment logs directory .* exists and is not empty.*",  # the run's folder was checked to be free
+    r".*Experiment logs directory .* exists and is not empty.*",  # what is to stay of it is read before
+    r".*resuming from a checkpoint that ended before the epoch ended.*",  # the order of the data goes on where it was
 )
 # Tips, greetings and the reasons for stopping, which a run says itself.
 _CHATTY = ("lightning.pytorch", "lightning.fabric")

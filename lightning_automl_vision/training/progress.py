@@ -27,7 +27,15 @@ class Progress(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Without smoothing the time left includes the evaluations' share.
-        self._bar = tqdm(total=batches_of(trainer), unit="batch", file=sys.stderr, smoothing=0, dynamic_ncols=True)
+        self._done = trainer.fit_loop.epoch_loop.batch_progress.total.completed  # of an earlier attempt
+        self._bar = tqdm(
+            total=batches_of(trainer),
+            initial=self._done,
+            unit="batch",
+            file=sys.stderr,
+            smoothing=0,
+            dynamic_ncols=True,
+        )
         self._bar.leave = False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -16,8 +16,6 @@ from lightning_automl_vision.data.labelled import DataSplits, LabelledImages
 from lightning_automl_vision.data.module import ImageLoader, make_loader
 from lightning_automl_vision.data.prepared import Transform
 from lightning_automl_vision.data.resizing import Resizing
-from lightning_automl_vision.data.sampling import order_by_shape
-from lightning_automl_vision.data.window_sampling import Cut
 from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
 from lightning_automl_vision.models import VisionModel
 from lightning_automl_vision.run import RunFolder, write_json, write_lines
@@ -27,11 +25,14 @@ from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.tasks.objects import ObjectTask
 from lightning_automl_vision.tiling_plan import Tiling
 from lightning_automl_vision.training.class_weights import configure_loss
+from lightning_automl_vision.training.continuing import NEVER
 from lightning_automl_vision.training.devices import check_trainer, device_of
 from lightning_automl_vision.training.fit import FitResult, fit
 from lightning_automl_vision.training.freezing import freeze
 from lightning_automl_vision.training.pictures import Pictures
 from lightning_automl_vision.training.preparation import resizing_for, sized, training_transform
+from lightning_automl_vision.training.resuming import find, fingerprint
+from lightning_automl_vision.training.scoring import Scorer
 from lightning_automl_vision.training.start_weights import start_from
 from lightning_automl_vision.training.tiles import cut_of, gains, seen_through, tiling_for
 from lightning_automl_vision.training.trackers import make_trackers
@@ -90,30 +91,37 @@ class TrainingSession:
             tiling=tiling,
         )
 
-    def fit(self, folder: RunFolder) -> FitResult:
+    def fit(self, folder: RunFolder, callbacks: Sequence[L.Callback] = ()) -> FitResult:
         training = self.settings.training
         judged = [self.data.validation]
         if getattr(self.settings.task, "log_training_metrics", False):
             judged.append(self.data.training)
         self.task.judge(*judged)
+        data = fingerprint(self.data.training, self.data.validation)
+        resumed = find(folder.path, data) if self.settings.resume != NEVER else None
+        loader = self._loader(
+            self.data.training,
+            self.transform,
+            training.training_batch_size,
+            shuffle=True,
+            balanced=training.balanced_sampling,
+            cut=cut_of(self.tiling, self.settings.tiler, self.data.training, training=True),
+        )
+        if resumed is not None:
+            loader.begin_at(resumed.epochs, resumed.batches)
         return fit(
             self.task,
-            self._loader(
-                self.data.training,
-                self.transform,
-                training.training_batch_size,
-                shuffle=True,
-                balanced=training.balanced_sampling,
-                cut=self._cut(self.data.training, training=True),
-            ),
-            [self._judging(images) for images in judged],
+            loader,
+            [self._scorer.loader(images) for images in judged],
             training=training,
             trainer=self.settings.trainer,
             limits=self.settings.limits,
             folder=folder.path,
             loggers=make_trackers(self.settings.logger),
-            callbacks=self._pictures(folder),
+            callbacks=[*self._pictures(folder), *callbacks],
             quiet=self.settings.quiet,
+            data=data,
+            resumed=resumed,
         )
 
     def _pictures(self, folder: RunFolder) -> list[L.Callback]:
@@ -125,13 +133,7 @@ class TrainingSession:
 
     def score(self, images: LabelledImages[Any]) -> dict[str, float]:
         """Every metric of the trained model on labelled images."""
-        device = torch.device(self.task.device)
-        model = self.task.model.eval()
-        self.task.judge(images)
-        with torch.inference_mode():
-            for batch in self._judging(images):
-                self.task.collect(self.task.answer(model, batch.to(device)), batch)
-        return self.task.compute()
+        return self._scorer.score(images)
 
     def save(self, folder: RunFolder, metrics: Mapping[str, float]) -> None:
         """The model folder, and what explains the model on the validation set: the task still holds its scores."""
@@ -155,15 +157,19 @@ class TrainingSession:
             per_image.save(folder.path / PER_IMAGE)
         save_model(folder.model, card, self.task.model)
 
-    def _judging(self, images: LabelledImages[Any]) -> ImageLoader:
-        """Pictures that keep their shape come in the order of their shapes: so they need little padding."""
-        sizes = [(header.width, header.height) for header in images.headers]
-        order = order_by_shape(sizes) if isinstance(self.task, ObjectTask) and sizes else None
-        batch_size, cut = self.settings.training.validation_batch_size, self._cut(images)
-        return self._loader(images, self.resizing, batch_size, order=order, cut=cut)
-
-    def _cut(self, images: LabelledImages[Any], *, training: bool = False) -> Cut | None:
-        return cut_of(self.tiling, self.settings.tiler, images, training=training)
+    @property
+    def _scorer(self) -> Scorer:
+        return Scorer(
+            task=self.task,
+            resizing=self.resizing,
+            tiling=self.tiling,
+            tiler=self.settings.tiler,
+            batch_size=self.settings.training.validation_batch_size,
+            accelerator=self.settings.trainer.accelerator,
+            workers=self.settings.training.number_of_workers,
+            maximum_pixels=self.settings.data.maximum_image_pixels,
+            seed=self.seed,
+        )
 
     def _tile_settings(self) -> dict[str, Any]:
         return self.tiling.as_settings() if isinstance(self.task, ObjectTask) else {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
 
 from lightning_automl_vision.errors import ConfigError
 
@@ -35,3 +37,23 @@ def _tracker(name: str, node: Mapping[str, Any]) -> Logger:
             ) from None
         raise ConfigError(f"logger={name}: {' '.join(str(cause or error).split())[:300]}.") from None
     return tracker
+
+
+def keep_rows(trackers: Iterable[Logger], step: int) -> None:
+    """Of a table that an earlier attempt wrote, what it had written at this step: Lightning begins a new one.
+
+    Whatever was told at that very step, but for its evaluation, is told again.
+    """
+    for tracker in trackers:
+        file = Path(tracker.log_dir or "") / "metrics.csv"
+        if not isinstance(tracker, CSVLogger) or not file.is_file():
+            continue
+        with file.open(newline="", encoding="utf-8") as table:
+            rows = [{name: value for name, value in row.items() if name and value} for row in csv.DictReader(table)]
+        tracker.experiment.metrics.extend(row for row in rows if _is_before(row, step))
+        tracker.save()
+
+
+def _is_before(row: Mapping[str, str], step: int) -> bool:
+    number = row.get("step", "")
+    return number.isdigit() and (int(number) < step or (int(number) == step and "epoch" in row))

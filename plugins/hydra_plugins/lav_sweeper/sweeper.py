@@ -1,12 +1,17 @@
 """``hydra/sweeper: automl``: hands what Hydra found on the command line to the search."""
 
+import copy
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field  # no deferred annotations: hydra imports this under no name of its own
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 
 @dataclass
@@ -22,6 +27,7 @@ class SweeperConfig:
     n_jobs: int | None = None
     max_failure_rate: float = 1.0
     params: dict[str, Any] | None = field(default_factory=dict)
+    lease_seconds: float = 60.0  # a worker that is silent for so long is taken for dead
 
 
 ConfigStore.instance().store(
@@ -35,12 +41,38 @@ class AutomlSweeper(Sweeper):
     def __init__(self, **keys: Any) -> None:
         self.keys = keys
         self.config: DictConfig | None = None
+        self.context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config = config
+        self.config, self.context = config, hydra_context
 
     def sweep(self, arguments: list[str]) -> Any:
+        from lightning_automl_vision.errors import ConfigError
         from lightning_automl_vision.search.job import run_sweep
 
         assert self.config is not None
-        return run_sweep(self.config, self.keys, arguments)
+        if self.config.hydra.launcher.get("n_jobs") == 1:
+            raise ConfigError("hydra.launcher.n_jobs=1: one worker of joblib is no process of its own. Leave it out.")
+        is_basic = self.config.hydra.launcher.get("_target_", "").endswith(".BasicLauncher")
+        return run_sweep(self.config, self.keys, arguments, None if is_basic else self._launch)
+
+    def _launch(self, task: TaskFunction, jobs: Sequence[Sequence[str]], first: int) -> list[str]:
+        """What went wrong with each, once all have ended."""
+        assert self.config is not None
+        assert self.context is not None
+        config = copy.deepcopy(self.config)
+        with open_dict(config):
+            if config.hydra.launcher.get("n_jobs") == -1:  # of joblib: the cores; and one would be this very process
+                config.hydra.launcher.n_jobs = max(len(jobs), 2)
+        logging.getLogger("hydra_plugins").setLevel(logging.WARNING)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=task, config=config
+        )
+        return [_fault(job) for job in launcher.launch(jobs, initial_job_idx=first)]
+
+
+def _fault(job: JobReturn) -> str:
+    try:
+        return str(job.return_value or "")
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"

@@ -1,0 +1,241 @@
+"""``lav evaluate``: a trained model judged on any labelled images, with the report that a training writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_automl_vision.composed import Settings, given
+from lightning_automl_vision.errors import ConfigError, RequirementError
+from lightning_automl_vision.keys import check_ranges, key
+from lightning_automl_vision.log import LOG
+from lightning_automl_vision.requirements import Requirement, failures, requirements_of
+from lightning_automl_vision.result import RESULT, versions
+from lightning_automl_vision.run import finite, write_json
+from lightning_automl_vision.settings import JobConfig
+from lightning_automl_vision.specs import TASKS
+from lightning_automl_vision.tables import table
+from lightning_automl_vision.task_settings import TaskConfig
+from lightning_automl_vision.tiler_settings import TilingConfig
+
+if TYPE_CHECKING:
+    from lightning_automl_vision.data.labelled import LabelledImages
+    from lightning_automl_vision.model_folder import ModelCard
+
+_USED = ("job", "task", "checkpoint", "quiet", "data", "hydra", "trainer", "training")
+_USED_KEYS = {"trainer": ("accelerator",), "training": ("number_of_workers",)}
+# What is not about reading the one set that is given.
+OF_TRAINING = (
+    *("training", "validation", "test", "validation_data_size", "split", "folds", "group_by"),
+    "minimum_images",
+)
+_BATCH_OF_CLASSIFIERS = 16
+
+
+@dataclass
+class Config(JobConfig):
+    """Judge a trained model, a run's folder given as ``checkpoint``, on labelled images, read as ``data.*`` says."""
+
+    input: str = key("???", "The labelled images to judge it on: a file or a folder.")
+    output: str = key("???", "The folder to write: result.json, evaluation.json, predictions.jsonl, per_image.npz.")
+    part: str = key(
+        "test",
+        "Which part is meant where `input` is a data.yaml that lists several.",
+        choices=("training", "validation", "test"),
+    )
+    batch_size: int | None = key(
+        None,
+        "Images the model sees at once; by default as many as in its training's validation, for the same digits.",
+        minimum=1,
+    )
+    require: str | None = key(
+        None, "What the metrics must come to, or the exit code is 7: 'accuracy>=0.6', several with commas."
+    )
+
+
+def run(settings: Settings) -> float | None:
+    if not isinstance(settings.job, Config):
+        raise ConfigError(f"job={settings.job.name} is not evaluate.")
+    document = evaluate(settings, settings.job)
+    value: float | None = document["primary_metric"]["value"]
+    return value
+
+
+def evaluate(settings: Settings, job: Config) -> dict[str, Any]:
+    """Check, read, judge, write; gives what result.json holds, and raises where less than ``require`` comes out."""
+    from lightning_automl_vision.model_folder import read_card
+
+    started = time.monotonic()
+    required = requirements_of(job.require)
+    if settings.checkpoint is None:
+        more = f" lav evaluate judges one model, not {settings.runs}." if settings.runs else ""
+        raise ConfigError(f"checkpoint is not given.{more} Name a run's folder: checkpoint=PATH.")
+    card, found = read_card(settings.checkpoint)
+    _check(settings, job, card)
+    trained = _trained_with(found, card)
+    judged_by = _judged_by(settings, card, trained)
+    _check_known(required, judged_by)
+    images = _read(settings, job, card)
+    LOG.info("%d images in %s; %s for %s in %s", len(images), job.input, card.name, card.task, settings.checkpoint)
+
+    document = _judged(settings, job, images, judged_by, _batch_size(job, card, trained), _tiler(trained))
+    document["seconds"] = round(time.monotonic() - started, 3)
+    short = failures(required, document["metrics"])
+    document["requirements"] = {str(one): one.met_by(document["metrics"][one.metric]) for one in required}
+    write_json(Path(job.output) / RESULT, document)
+    if not settings.quiet:
+        print(summary(document))
+    if short:
+        raise RequirementError(f"{'; '.join(short)}, on {len(images)} images of {job.input}.")
+    return document
+
+
+def _judged(
+    settings: Settings,
+    job: Config,
+    images: LabelledImages[Any],
+    judged_by: TaskConfig,
+    batch_size: int,
+    tiler: TilingConfig,
+) -> dict[str, Any]:
+    from lightning_automl_vision.training.report import interval_in, write_report
+    from lightning_automl_vision.training.scoring import scorer_of, with_bar
+
+    scorer = scorer_of(
+        str(settings.checkpoint),
+        judged_by=judged_by,
+        training=settings.training,
+        accelerator=settings.trainer.accelerator,
+        batch_size=batch_size,
+        tiler=tiler,
+        maximum_pixels=settings.data.maximum_image_pixels,
+    )
+    metrics = scorer.score(images, iter if settings.quiet else with_bar)
+    output = Path(job.output)
+    output.mkdir(parents=True, exist_ok=True)
+    per_image = write_report(output, scorer.task, images, {})
+    name = judged_by.primary_metric
+    value: dict[str, Any] = {"name": name, "value": metrics.get(name), "interval": interval_in(per_image)}
+    document: dict[str, Any] = finite(
+        {
+            "status": "completed",
+            "task": judged_by.name,
+            "checkpoint": str(Path(str(settings.checkpoint)).absolute()),
+            "input": job.input,
+            "primary_metric": value,
+            "metrics": metrics,
+            "data": {"images": len(images), "classes": len(images.classes), "dropped": dict(images.dropped)},
+            "versions": versions(),
+        }
+    )
+    return document
+
+
+def _check(settings: Settings, job: Config, card: ModelCard) -> None:
+    """Refuse what would be overwritten, and what would not be obeyed."""
+    output = Path(job.output)
+    if (output / RESULT).exists():
+        raise ConfigError(f"output={job.output} already holds {RESULT}. Name another folder, or delete that file.")
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output={job.output} is a file. Name a folder.")
+    for name, value in given(settings.overrides):
+        group, _, below = name.partition(".")
+        if name == "task" and value != card.task:
+            raise ConfigError(f"task={value}: the task of {settings.checkpoint} is {card.task}. Leave task out.")
+        if name == "output_dir":
+            raise ConfigError(f"output_dir={value}: lav evaluate writes to another place. Name it with output={value}.")
+        if name.startswith("data.") and below in OF_TRAINING:
+            raise ConfigError(f"{name}={value}: lav evaluate reads one set, named by input=PATH. Leave it out.")
+        if group not in _USED or (group in _USED_KEYS and below not in _USED_KEYS[group]):
+            raise ConfigError(
+                f"{name}={value}: lav evaluate has no use for it, the model brings all it needs."
+                " Leave it out; what may be changed after training stands in the model's settings.json."
+            )
+
+
+def _trained_with(found: Path, card: ModelCard) -> Mapping[str, Any]:
+    """The configuration of the run that the model folder lies in; nothing where there is none, or another's."""
+    import yaml
+
+    try:
+        config = yaml.safe_load((found.parent / "config.yaml").read_text(encoding="utf-8"))
+        return config if (config["task"]["name"], config["model"]["name"]) == (card.task, card.name) else {}
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return {}
+
+
+def _judged_by(settings: Settings, card: ModelCard, trained: Mapping[str, Any]) -> TaskConfig:
+    """As in its training, where that is known, and as is given now; metrics at least, where it had none."""
+    task = TASKS[card.task]
+    kept = {name: value for name, value in trained.get("task", {}).items() if name in task.config.__dataclass_fields__}
+    usual = {"name": task.name, "primary_metric": task.primary_metric}
+    asked = {name.partition(".")[2] for name, _ in given(settings.overrides) if name.startswith("task.")}
+    if asked and settings.task.name != card.task:
+        raise ConfigError(f"task.{min(asked)}: the model's task is {card.task}. Say so: task={card.task}.")
+    judged = task.config(**{**usual, **kept, **{name: getattr(settings.task, name) for name in asked}})
+    check_ranges(judged, "task")
+    if judged.primary_metric != task.primary_metric:
+        raise ConfigError(
+            f"task.primary_metric={judged.primary_metric}: {task.name} is judged by {task.primary_metric}."
+            " Leave it out; result.json has every other metric."
+        )
+    if not judged.lower_is_better:
+        return judged
+    if "validation_metric_type" in asked:
+        raise ConfigError("task.validation_metric_type=none: then nothing would be measured. Choose voc or coco.")
+    changes: dict[str, Any] = {"validation_metric_type": "voc"}
+    return replace(judged, **changes)
+
+
+def _check_known(required: Sequence[Requirement], judged_by: TaskConfig) -> None:
+    """A loss is no metric here, and it would be a pity to say so in the end."""
+    for requirement in required:
+        if "loss" in requirement.metric and requirement.metric != "log_loss":
+            raise ConfigError(
+                f"require={requirement}: lav evaluate computes no losses. Name a metric, such as"
+                f" {judged_by.primary_metric}."
+            )
+
+
+def _read(settings: Settings, job: Config, card: ModelCard) -> LabelledImages[Any]:
+    """Labels that the model does not know are a fault, as any other: refused, or dropped and counted."""
+    from lightning_automl_vision.data.labelled import read_labelled
+
+    images = read_labelled(job.input, card.task, settings.data, classes=tuple(card.labels), role=job.part)
+    unknown = images.dropped.get("unknown label", 0)
+    if unknown:
+        LOG.warning("%s: %d labels that the model does not know are left out of every figure.", job.input, unknown)
+    return images
+
+
+def _batch_size(job: Config, card: ModelCard, trained: Mapping[str, Any]) -> int:
+    kept = trained.get("training", {}).get("validation_batch_size")
+    usual = _BATCH_OF_CLASSIFIERS if card.task.startswith("image_classification") else 1
+    return job.batch_size or (kept if type(kept) is int and kept > 0 else usual)
+
+
+def _tiler(trained: Mapping[str, Any]) -> TilingConfig:
+    """How many images' windows are read at a time decides on the batches, and so on the last digits."""
+    kept = trained.get("tiler", {}).get("cache_megabytes")
+    return TilingConfig(cache_megabytes=kept) if type(kept) is int and kept > 0 else TilingConfig()
+
+
+def summary(document: Mapping[str, Any]) -> str:
+    """Every metric, the primary one first with its interval."""
+    primary, data = document["primary_metric"], document["data"]
+    interval = primary["interval"]
+    known = interval is not None and None not in interval
+    rows = [
+        (primary["name"], _figure(primary["value"]), f"{interval[0]:.4f} to {interval[1]:.4f}" if known else ""),
+        *((name, _figure(value), "") for name, value in document["metrics"].items() if name != primary["name"]),
+    ]
+    dropped = ", ".join(f"{reason} {count}" for reason, count in data["dropped"].items())
+    told = f"{data['images']} images of {document['input']}{f'; dropped: {dropped}' if dropped else ''}"
+    return f"{table(('metric', 'value', '95 % interval'), rows)}\n\n{told}; {document['seconds']:.0f} seconds."
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

@@ -1,0 +1,105 @@
+"""Whether a run goes on with what an earlier attempt left in its folder; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.errors import ConfigError
+
+CHECKPOINTS, LAST, PREVIOUS, BEST = "checkpoints", "last.ckpt", "previous.ckpt", "best.ckpt"
+AUTO, NEVER = "auto", "never"
+# What may differ between the attempts of one run: none of it decides what is learnt.
+_FREE = (
+    "output_dir",
+    "quiet",
+    "resume",
+    "limits",
+    "logger",
+    "data.cache",
+    "task.pictures",
+    "trainer.accelerator",
+    "trainer.log_every_n_steps",
+    "training.checkpoint_frequency",
+    "training.checkpoint_minutes",
+    "training.number_of_workers",
+)
+_SEED = "training.random_seed"
+_NOTHING = "none"
+
+
+def kept_best(epoch: int) -> str:
+    """What an epoch that was once the best is called as long as a checkpoint refers to it."""
+    return f"best_{epoch:04}.ckpt"
+
+
+def check_resume(value: str) -> None:
+    if value not in (AUTO, NEVER):
+        raise ConfigError(
+            f"resume={value}: must be one of {AUTO}, {NEVER}. {AUTO} goes on where an earlier attempt at the same run"
+            f" was ended, {NEVER} begins anew in its folder."
+        )
+
+
+def continued(settings: Settings) -> Settings:
+    """The settings of this attempt, with the seed that an earlier one drew; ConfigError where that was another run."""
+    if settings.resume == NEVER:
+        return settings
+    folder = Path(settings.output_dir).absolute()
+    earlier = _earlier(folder)
+    if earlier is None:
+        return settings
+    now = _flat(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(settings.as_dict())))))
+    drawn = now.get(_SEED) is None
+    differs = next(_differing(earlier, now, free=(*_FREE, _SEED) if drawn else _FREE), None)
+    if differs is not None:
+        if not can_go_on(folder):
+            return settings
+        raise ConfigError(
+            f"output_dir={folder} holds a run that was ended, and cannot go on from there with"
+            f" {differs}={now.get(differs, _NOTHING)}: it had {earlier.get(differs, _NOTHING)}."
+            f" Repeat its command, begin anew in its place with resume={NEVER}, or name another folder."
+        )
+    seed = earlier.get(_SEED)
+    if not drawn or seed is None:
+        return settings
+    training = replace(settings.training, random_seed=seed)
+    return replace(settings, training=training, overrides=(*settings.overrides, f"{_SEED}={seed}"))
+
+
+def can_go_on(folder: Path) -> bool:
+    """Whether an attempt was ended after it had written a checkpoint."""
+    return any((folder / CHECKPOINTS / name).is_file() for name in (LAST, PREVIOUS))
+
+
+def _earlier(folder: Path) -> dict[str, Any] | None:
+    """The configuration of the attempt before, by full names; None where there was none."""
+    try:
+        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {} if can_go_on(folder) else None
+    return _flat(values)
+
+
+def _differing(earlier: Mapping[str, Any], now: Mapping[str, Any], free: tuple[str, ...]) -> Iterator[str]:
+    for name in {**now, **earlier}:
+        if not any(name == key or name.startswith(f"{key}.") for key in free) and (
+            name not in now or name not in earlier or now[name] != earlier[name]
+        ):
+            yield name
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or not values:
+        return {prefix: values}
+    return {
+        name: value
+        for key, below in values.items()
+        for name, value in _flat(below, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

@@ -1,0 +1,100 @@
+"""Which candidates fit into the time and the memory of a sweep."""
+
+from __future__ import annotations
+
+import pytest
+
+from lightning_automl_vision.search.planning import Budget, Decision, Measured, chosen, fits_default
+from lightning_automl_vision.search.portfolio import EPOCHS, Candidate, Epochs
+from lightning_automl_vision.search.spaces import Space
+
+GIGABYTE = 1 << 30
+HOUR = 3600.0
+
+
+def candidate(name: str, least: int = 3, usual: int = 10, most: int = 20) -> Candidate:
+    space = Space(name=name, fixed={"model": name}, free={})
+    return Candidate(space=space, epochs=Epochs(least=least, usual=usual, most=most))
+
+
+def measured(epoch: float, startup: float = 0.0, memory: int = GIGABYTE) -> Measured:
+    return Measured(startup=startup, epoch=epoch, memory=memory)
+
+
+def decided(epoch: float, budget: Budget, **given: int) -> Decision:
+    return chosen([candidate("a")], {"a": measured(epoch)}, budget, given)[0]
+
+
+def test_a_trials_share_is_the_time_of_all_slots_divided_by_the_trials() -> None:
+    assert Budget(seconds=HOUR, trials=12, slots=2).share == 600
+
+
+@pytest.mark.parametrize(
+    ("epoch", "epochs"),
+    [(10.0, (10, 20)), (29.0, (10, 20)), (31.0, (10,)), (60.0, (10,)), (100.0, (6,)), (200.0, (3,))],
+)
+def test_as_many_epochs_as_fit(epoch: float, epochs: tuple[int, ...]) -> None:
+    assert decided(epoch, Budget(seconds=HOUR, trials=6)).epochs == epochs
+
+
+def test_fewer_than_the_least_are_left_out() -> None:
+    slow = chosen(
+        [candidate("slow"), candidate("fast")],
+        {"slow": measured(250, startup=10), "fast": measured(1)},
+        Budget(seconds=HOUR, trials=6),
+        {},
+    )[0]
+    assert (slow.kept, slow.dropped) == (False, "3 epochs take 12.7 minutes, and its share is 10.0 minutes")
+
+
+def test_startup_counts() -> None:
+    budget = Budget(seconds=HOUR, trials=6)
+    assert chosen([candidate("a")], {"a": measured(50, startup=300)}, budget, {})[0].epochs == (6,)
+
+
+def test_memory_is_shared_by_the_slots() -> None:
+    budget = Budget(seconds=HOUR, trials=6, slots=2, memory=4 * GIGABYTE)
+    decisions = chosen(
+        [candidate("large"), candidate("small")],
+        {"large": measured(1, memory=3 * GIGABYTE), "small": measured(1, memory=2 * GIGABYTE)},
+        budget,
+        {},
+    )
+    assert [each.kept for each in decisions] == [False, True]
+    assert decisions[0].dropped == "it needs 3.0 GB, and each of 2 at a time has 2.0"
+
+
+def test_what_could_not_be_measured_says_why() -> None:
+    decisions = chosen([candidate("a")], {"a": "out of memory"}, Budget(seconds=HOUR, trials=6), {})
+    assert [each.dropped for each in decisions] == ["out of memory"]
+
+
+def test_where_nothing_fits_the_quickest_is_kept() -> None:
+    decisions = chosen(
+        [candidate("a"), candidate("b", least=2), candidate("c")],
+        {"a": measured(500), "b": measured(600), "c": measured(800)},
+        Budget(seconds=HOUR, trials=60),
+        {},
+    )
+    assert [(each.kept, each.epochs) for each in decisions] == [(False, ()), (True, (2,)), (False, ())]
+
+
+def test_epochs_that_the_user_gave_are_kept_or_do_not_fit() -> None:
+    budget = Budget(seconds=HOUR, trials=6)
+    assert decided(10, budget, **{EPOCHS: 40}).epochs == (40,)
+    assert decided(700, budget, **{EPOCHS: 40}).epochs == (40,)  # alone, and so the quickest
+    decisions = chosen([candidate("a"), candidate("b")], {"a": measured(100), "b": measured(10)}, budget, {EPOCHS: 40})
+    assert [each.kept for each in decisions] == [False, True]
+
+
+def test_the_default_has_to_fit_its_share() -> None:
+    budget = Budget(seconds=HOUR, trials=6, memory=2 * GIGABYTE)
+    assert fits_default(measured(60), 10, budget) is None
+    assert fits_default(measured(61), 10, budget) == "10 epochs take 10.2 minutes, and its share is 10.0 minutes"
+    assert fits_default(measured(1, memory=3 * GIGABYTE), 10, budget) == "it needs 3.0 GB"
+    assert fits_default("no weights", 10, budget) == "no weights"
+
+
+def test_a_decision_survives_json() -> None:
+    decision = Decision(name="a", measured=measured(2.5), epochs=(3, 6))
+    assert Decision.from_dict(decision.as_dict()) == decision
