@@ -153,18 +153,24 @@ def drawn(sweep: Asked, place: int) -> dict[str, Any]:
 
 def test_the_first_trials_are_the_default_and_then_the_best_bets() -> None:
     found = asked()
-    sweep = planned(found, a_plan(found, {"resnet18_scratch_64": (9,), "resnet18_160": (9, 18)}))
+    sweep = planned(found, a_plan(found, {"resnet18_scratch_64": (20,), "resnet18_160": (10, 20)}))
     first = [drawn(sweep, place) for place in (1, 2)]
     assert sweep.points[0] == {}
     assert [values["model.pretrained"] for values in first] == [True, False]
-    assert [values[EPOCHS] for values in first] == [9, 9]
+    assert [values[EPOCHS] for values in first] == [10, 20]
     assert len(sweep.points) == 8
     assert sweep.policy == {"type": "median_stopping", "evaluation_interval": 1, "delay_evaluation": 3}
 
 
+def test_what_gets_less_than_half_of_its_usual_epochs_comes_later() -> None:
+    found = asked()
+    sweep = planned(found, a_plan(found, {"resnet18_scratch_64": (20,), "resnet18_160": (4,)}))
+    assert [drawn(sweep, place)["model.pretrained"] for place in (1, 2)] == [False, True]
+
+
 def test_where_the_default_cannot_be_the_cheapest_comes_first() -> None:
     found = asked()
-    sweep = planned(found, a_plan(found, {"resnet18_scratch_64": (9,), "resnet18_160": (9, 18)}, "too slow"))
+    sweep = planned(found, a_plan(found, {"resnet18_scratch_64": (20,), "resnet18_160": (11, 20)}, "too slow"))
     assert sweep.draws_default
     assert drawn(sweep, 0)["training.training_crop_size"] == 64
     assert drawn(sweep, 1)["training.training_crop_size"] == 160

@@ -24,7 +24,6 @@ from pictures import write_folders
 
 from lightning_automl_vision.errors import ConfigError, StorageError, TrainingError
 from lightning_automl_vision.search.asking import Asked, asked_for
-from lightning_automl_vision.search.job import Work
 from lightning_automl_vision.search.leases import Leases
 from lightning_automl_vision.search.policies import policy_of
 from lightning_automl_vision.search.samplers import sampler_of
@@ -32,6 +31,7 @@ from lightning_automl_vision.search.spaces import spaces_of
 from lightning_automl_vision.search.storages import Journal, Patience, Place, place_of, remember
 from lightning_automl_vision.search.sweep import ENDED, FOLDER, Limits, Sweep
 from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets, join_study, open_study
+from lightning_automl_vision.search.work import Work
 from lightning_automl_vision.search.workers import Crew, Launch
 
 SPACES = spaces_of({"all": {"training.learning_rate": {"type": "uniform", "min_value": 0.1, "max_value": 0.2}}})

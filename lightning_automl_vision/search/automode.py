@@ -235,9 +235,10 @@ def planned(asked: Asked, plan: Plan) -> Asked:
         raise ConfigError(f"AutoMode has nothing to try. {reasons}.")
     kept = [each for each in asked.candidates if each.name in decisions]
     kept = [each if EPOCHS in asked.given else each.trained_for(decisions[each.name].epochs) for each in kept]
+    kept.sort(key=lambda each: decisions[each.name].epochs[0] < each.epochs.usual / 2)  # the starved are no best bets
     if plan.in_its_place:  # the cheapest comes first: it is what the others have to beat
-        kept.sort(key=lambda each: decisions[each.name].seconds or 0.0)
-        kept = [kept[0], *(each for each in asked_order(asked, kept) if each is not kept[0])]
+        cheapest = min(kept, key=lambda each: decisions[each.name].seconds or 0.0)
+        kept = [cheapest, *(each for each in kept if each is not cheapest)]
     spaces = Spaces(tuple(each.space for each in kept))
     delay = max(min(decisions[each.name].epochs[0] for each in kept) // _THIRD, 1)
     policy = asked.policy or {"type": "median_stopping", "evaluation_interval": 1, "delay_evaluation": delay}
@@ -256,12 +257,6 @@ def planned(asked: Asked, plan: Plan) -> Asked:
         startup=len(kept) + 1,
         used_seconds=plan.seconds,
     )
-
-
-def asked_order(asked: Asked, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """As the portfolio has them."""
-    order = [each.name for each in asked.candidates]
-    return sorted(candidates, key=lambda each: order.index(each.name))
 
 
 def told(asked: Asked, plan: Plan, automatic: Asked) -> str:

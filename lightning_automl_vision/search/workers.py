@@ -21,12 +21,12 @@ from lightning_automl_vision.errors import Interrupted, StorageError, TrainingEr
 from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.process import requests_to_end, usable_cores
 from lightning_automl_vision.search.fork_server import ForkServer
-from lightning_automl_vision.search.job import Work
 from lightning_automl_vision.search.leases import LEASE, Leases
 from lightning_automl_vision.search.storages import Patience
 from lightning_automl_vision.search.sweep import ENDED, Sweep, threads_for
 from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets, join_study
 from lightning_automl_vision.search.watching import GRACE
+from lightning_automl_vision.search.work import Work
 
 # Runs the task once for each list of overrides, and gives what went wrong with each, once all have ended.
 Launch = Callable[["Worker", Sequence[Sequence[str]], int], Sequence[str]]
