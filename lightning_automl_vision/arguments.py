@@ -29,6 +29,8 @@ _SWEEP = ("-m", "--multirun")
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments for ours."""
     arguments = [_as_text(argument) for argument in arguments]
+    if any(map(_is_for_automode, arguments)) and not any(word.startswith("+search=") for word in arguments):
+        arguments = [*arguments, "+search=automode"]
     begins = any(map(_begins_sweep, arguments)) and "plan" not in arguments[:1]  # which looks at a sweep from outside
     if begins or {*arguments[1:]} & {*_SWEEP}:  # hydra takes it at either end alone
         arguments = [*(argument for argument in arguments if argument not in _SWEEP), _SWEEP[1]]
@@ -59,6 +61,10 @@ def _check_key(verb: str, argument: str, own: set[str]) -> None:
 def _begins_sweep(argument: str) -> bool:
     key, _, value = argument.partition("=")
     return key == "+search" or (key == "limits.max_trials" and value.isdigit() and int(value) > 1)
+
+
+def _is_for_automode(argument: str) -> bool:
+    return argument.startswith(("search.portfolio=", "search.candidates="))
 
 
 def _as_text(argument: str) -> str:

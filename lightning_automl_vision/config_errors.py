@@ -32,6 +32,11 @@ def explain(error: BaseException) -> str:
         )
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error)
+    if found := re.match(r"Sweep parameters '(.*?)' requires", str(error)):
+        return (
+            f"{found[1]}: several values are a sweep, one trial for each. Add -m, or limits.max_trials=N;"
+            " lav plan looks at one training, or at AutoMode."
+        )
     if isinstance(error, ConfigCompositionException):
         override = _override_in(str(error))
         if "No match in the defaults list" in str(error):

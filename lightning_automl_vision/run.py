@@ -19,6 +19,7 @@ from lightning_automl_vision.training.early_stopping import NAN, improves
 
 # Kept free, so that a run which fills the disk can still say so.
 _RESERVED = 1 << 16
+SWEEP = "study.txt"  # what every sweep's folder holds, and no run's
 Stamp = tuple[int, int] | None
 
 
@@ -40,6 +41,10 @@ class RunFolder:
 
     def check(self) -> None:
         """Refuse a folder that nothing may be written to any more."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"output_dir={self.path} is a file. Name a folder.")
+        if (self.path / SWEEP).exists():
+            raise ConfigError(f"output_dir={self.path} holds a sweep, not a run. Name another folder.")
         if self._status() in FINISHED:
             raise ConfigError(
                 f"output_dir={self.path} already holds a finished run. Name another folder, or delete that one."

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FixedTrial
 from pictures import write_folders
 
+from lightning_automl_vision.arguments import rewrite
 from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.search.asking import Asked, asked_for
@@ -128,7 +129,22 @@ def test_candidates_that_cannot_be_are_left_out_with_the_reason(tmp_path: Path) 
     )
     found = asked("+search=automode", f"search.portfolio={file}")
     assert names(found) == ["good"]
-    assert found.excluded["unknown"] == "no installed plugin has the model resnet19"
+    assert found.excluded["unknown"].startswith("no installed plugin has the model resnet19. Did you mean")
+
+
+def test_a_portfolio_is_for_automode() -> None:
+    assert rewrite(["search.candidates=[resnet50]", "limits.max_trials=3"])[1:] == [
+        "limits.max_trials=3",
+        "+search=automode",
+        "--multirun",
+    ]
+
+
+def test_a_size_that_only_the_default_model_cannot_take_leaves_the_candidates() -> None:
+    sizes = [f"training.{name}=64" for name in ("training_crop_size", "validation_crop_size", "validation_resize_size")]
+    found = asked(*sizes, "+search=automode", "search.candidates=[resnet18_160]")
+    assert "takes 224 pixels only" in found.fault
+    assert names(found) == ["resnet18_160"]
 
 
 def a_plan(found: Asked, epochs: dict[str, tuple[int, ...]], in_its_place: str = "") -> Plan:
@@ -220,6 +236,7 @@ def test_a_plan_and_its_sweep(tmp_path: Path) -> None:
     assert "takes 224 pixels only" in dropped["impossible"]
     assert dropped["for_another_device"] == "it is for a gpu"
     assert "Trial 0 is" in ended.stdout
+    assert "The time is too short" not in ended.stdout
 
     ended = run(tmp_path, *words)
     assert ended.returncode == 0, ended.stderr

@@ -11,7 +11,9 @@ from omegaconf import OmegaConf
 
 from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for
+from lightning_automl_vision.run import SWEEP, RunFolder
+from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder
+from lightning_automl_vision.search.tickets import locked
 
 MODEL = ["model=resnet18", "data.training=photos"]
 RATES = "training.learning_rate=0.1,0.2"
@@ -111,3 +113,25 @@ def test_spaces_bring_their_own_models() -> None:
 def test_what_cannot_be_obeyed_is_refused(arguments: list[str], keys: dict[str, Any], answer: str) -> None:
     with pytest.raises(ConfigError, match=answer):
         asked(*arguments, **keys)
+
+
+def test_a_run_and_a_sweep_have_folders_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError, match="holds a run, not a sweep"):
+        check_folder(asked(RATES, f"output_dir={tmp_path}"))
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / SWEEP).touch()
+    check_folder(asked(RATES, f"output_dir={tmp_path}"))
+    with pytest.raises(ConfigError, match="holds a sweep, not a run"):
+        RunFolder(tmp_path).check()
+    with pytest.raises(ConfigError, match=r"resume=never: output_dir=.* holds a sweep"):
+        check_folder(asked(RATES, f"output_dir={tmp_path}", "resume=never"))
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match="is a file"):
+        RunFolder(file).check()
+    with pytest.raises(ConfigError, match="cannot be made: File exists"), locked(file):
+        pass

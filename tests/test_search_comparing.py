@@ -141,12 +141,13 @@ def test_a_verdict_says_what_was_found():
     assert 0.03 < verdict.at_least < verdict.gain
     assert str(verdict) == (
         f"a proven gain over the default: {verdict.value:.3f} against {default.value:.3f},"
-        f" at least {verdict.at_least:+.3f} (p = {verdict.p_value:.3f}, best of 3)"
+        f" at least {verdict.at_least:+.3f} (p = {verdict.p_value:.3f}, which allows for its having been picked from 3)"
     )
     verdict = proven_gain([default, default], default)
     assert not verdict.proven
     assert str(verdict) == (
-        f"no proven gain over the default: {default.value:.3f} against {default.value:.3f} (p = 1.000, best of 2)"
+        f"no proven gain over the default: {default.value:.3f} against {default.value:.3f}"
+        " (p = 1.000, which allows for its having been picked from 2)"
     )
 
 

@@ -236,7 +236,7 @@ def test_a_small_set_is_refused(tmp_path):
     [
         (["model=vits16r224", "training.training_crop_size=256"], "vits16r224 takes 224 pixels only"),
         (["model=resnet18", "training.layers_to_freeze=9"], "resnet18 has 5 layer groups"),
-        (["model=resnet18", "limits.max_trials=5"], "Nothing varies: give a key several values"),
+        (["model=resnet18", "-m"], "Nothing varies: give a key several values"),
         (["model=resnet18", "limits.max_concurrent_trials=5"], "one training has no use for it"),
     ],
 )

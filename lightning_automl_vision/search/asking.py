@@ -18,6 +18,7 @@ from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.config_errors import explain
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import check_ranges
+from lightning_automl_vision.run import SWEEP
 from lightning_automl_vision.search.distributions import Choice
 from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.planning import Measured
@@ -45,7 +46,8 @@ class Asked:
 
     Trial 0 is what the command does without the search, unless that cannot be, which ``draws_default`` says; ``first``
     are the parameters of the trials that come first, then those of chance. AutoMode has ``candidates`` in place of
-    spaces until it has a plan, ``excluded`` with the reasons, and what the user has decided, ``given``; then it knows
+    spaces until it has a plan, ``excluded`` with the reasons, what the user has decided, ``given``, and the ``fault``
+    of the command by itself, if it has one; then it knows
     what each space's trials were ``measured`` to take, and has ``used_seconds`` for that.
     """
 
@@ -61,6 +63,7 @@ class Asked:
     candidates: tuple[Candidate, ...] = ()
     excluded: Mapping[str, str] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
     measured: Mapping[str, Measured] = field(default_factory=dict)
     startup: int | None = None
     used_seconds: float = 0.0
@@ -158,6 +161,18 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
     )
 
 
+def check_folder(asked: Asked) -> None:
+    """A sweep has a folder of its own, and goes on in it."""
+    folder = Path(asked.settings.output_dir)
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"output_dir={folder} holds a run, not a sweep. Name another folder.")
+    if (folder / SWEEP).exists() and asked.settings.resume == "never":
+        raise ConfigError(
+            f"resume=never: output_dir={folder} holds a sweep, which the same command goes on with. Delete the folder,"
+            " or name another."
+        )
+
+
 def _search(config: DictConfig) -> SearchConfig | None:
     search = OmegaConf.to_object(config["search"]) if config.get("search") is not None else None
     if search is not None and not isinstance(search, SearchConfig):
@@ -181,9 +196,22 @@ def _automatic(
             f"search.sampler={AUTOMODE} chooses what is tried itself. Leave search.spaces and values with commas out,"
             " or take another sampler, such as bayesian."
         )
-    check(_alone(asked.settings))
-    found = candidates_for(asked.settings, config, fixed, search or SearchConfig())
-    return replace(asked, candidates=found.candidates, excluded=found.excluded, given=found.given)
+    found, fault = candidates_for(asked.settings, config, fixed, search or SearchConfig()), ""
+    try:
+        check(_alone(asked.settings))
+    except ConfigError as error:  # of the command by itself: a candidate may do what its model cannot
+        fault = str(error)
+        if not any(_can_be(candidate.first_values, fixed, check) for candidate in found.candidates):
+            raise
+    return replace(asked, candidates=found.candidates, excluded=found.excluded, given=found.given, fault=fault)
+
+
+def _can_be(values: Mapping[str, Any], fixed: Sequence[str], check: Callable[[Settings], object]) -> bool:
+    try:
+        check(_alone(_settings(_composed(fixed, values), fixed)))
+    except ConfigError:
+        return False
+    return True
 
 
 def _with_seed_of(settings: Settings) -> Settings:

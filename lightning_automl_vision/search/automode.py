@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,15 +15,15 @@ from omegaconf import DictConfig
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.log import LOG, on_console
-from lightning_automl_vision.process import usable_cores
-from lightning_automl_vision.run import write, write_json
-from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for
+from lightning_automl_vision.plugins import model_spec
+from lightning_automl_vision.run import SWEEP, write, write_json
+from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder
 from lightning_automl_vision.search.candidates import IS_GIVEN
 from lightning_automl_vision.search.facts import facts_of, memory_there
 from lightning_automl_vision.search.fork_server import ForkServer
 from lightning_automl_vision.search.overrides import as_overrides
 from lightning_automl_vision.search.planning import Budget, Decision, Measured, chosen, fits_default, span
-from lightning_automl_vision.search.portfolio import EPOCHS, OTHER_DEVICE, Candidate, Facts
+from lightning_automl_vision.search.portfolio import EPOCHS, MODEL, OTHER_DEVICE, Candidate, Facts
 from lightning_automl_vision.search.slots import DEFAULT
 from lightning_automl_vision.search.spaces import Spaces
 from lightning_automl_vision.search.sweep import threads_for
@@ -37,6 +38,8 @@ _FEW = 2  # candidates that are measured whatever the time
 _GRACE = 5.0
 _POLL = 0.1
 _THIRD = 3
+_SIZES = ("training.training_crop_size", "model.image_size", "model.min_size")
+_USUAL_SIZE, _USUAL_WEIGHTS = 224, 25_000_000
 _LONGEST_REASON = 80
 
 
@@ -89,6 +92,7 @@ def plan_sweep(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigError(
             "lav plan looks at one training, or at AutoMode: search.spaces are tried as they are. Leave +search out."
         )
+    check_folder(asked)
     settings, folder = asked.settings, Path(asked.settings.output_dir).absolute()
     with on_console(quiet=settings.quiet), locked(folder), ForkServer() as server:
         write(folder / ARGUMENTS, "".join(f"{text}\n" for text in asked.arguments))  # the seed that was drawn
@@ -120,9 +124,15 @@ class Planner:
     def plan(self) -> Plan:
         """The one that the folder holds of this very question, or a new one, which is written there."""
         of = _question(self.asked)
-        known = _known(self.folder / PLAN, of)
+        goes_on = (self.folder / SWEEP).exists()
+        known = _known(self.folder / PLAN, of, None if goes_on else (self.asked.trials or 1, self.asked.slots))
         if known is not None:
             return known
+        if goes_on:
+            raise ConfigError(
+                f"output_dir={self.folder} holds a sweep over another space. Repeat the command that began it, or name"
+                " another output_dir."
+            )
         started = time.monotonic()
         facts = facts_of(self.asked)
         missing = {each.name: reason for each in self.candidates if (reason := each.misses(facts))}
@@ -134,6 +144,7 @@ class Planner:
         seconds = limits.timeout_minutes * 60
         measured: dict[str, Measured | str] = dict(missing)
         until = started + seconds * _TENTH
+        there.sort(key=_cost)  # where the time is short, what is cheap is known
         usual = [each for each in there if not each.where_none_is_published]
         measured |= self._measured([(each.name, each.first_values) for each in usual], until)
         rest = [each for each in there if each.where_none_is_published]
@@ -141,7 +152,9 @@ class Planner:
             measured |= {each.name: "published weights can be had" for each in rest}
         else:
             measured |= self._measured([(each.name, each.first_values) for each in rest], until)
-        default = dict(self._measured([(DEFAULT, {})], until))[DEFAULT]
+        default: Measured | str = self.asked.fault
+        if not default:
+            default = dict(self._measured([(DEFAULT, {})], until))[DEFAULT]
         used = time.monotonic() - started
         budget = Budget(
             seconds=max(seconds - used, 1.0),
@@ -227,6 +240,13 @@ class Planner:
         return measured
 
 
+def _cost(candidate: Candidate) -> float:
+    """About what a picture costs, for comparison alone: weights times pixels."""
+    values = candidate.first_values
+    side = next((values[key] for key in _SIZES if key in values), _USUAL_SIZE)
+    return (model_spec(str(values[MODEL])).parameters or _USUAL_WEIGHTS) * float(side) ** 2
+
+
 def planned(asked: Asked, plan: Plan) -> Asked:
     """The sweep that a plan makes of AutoMode: its space, its first trials, its policy."""
     decisions = {decision.name: decision for decision in plan.kept}
@@ -272,9 +292,22 @@ def told(asked: Asked, plan: Plan, automatic: Asked) -> str:
             "",
             f"{facts.images} images to train on{objects}, on the {facts.device}; {budget.trials} trials,"
             f" {budget.slots} at a time, {span(budget.seconds)} in all, {span(budget.share)} for each.",
-            f"Trial 0 is {first}. Early termination: {automatic.policy}.",
+            f"Trial 0 is {first}. Early termination: {' '.join(map(str, automatic.policy.values()))}.",
+            *_too_little(plan),
         )
     )
+
+
+def _too_little(plan: Plan) -> list[str]:
+    """What can be done where the quickest trial takes more than its share."""
+    budget, quickest = plan.budget, min((each.seconds or 0.0 for each in plan.kept), default=0.0)
+    if quickest <= budget.share:
+        return []
+    fit, enough = int(budget.seconds * budget.slots / quickest), quickest * budget.trials / budget.slots + plan.seconds
+    return [
+        f"The time is too short: {fit} of {budget.trials} trials fit. limits.timeout_minutes={math.ceil(enough / 60)}"
+        " would be enough."
+    ]
 
 
 def plan_table(asked: Asked, plan: Plan) -> str:
@@ -309,20 +342,19 @@ def _line(name: str, measured: Measured | str, epochs: Sequence[int], dropped: s
 
 
 def _question(asked: Asked) -> str:
-    """What a plan answers: the same command over the same candidates, on as many cores."""
+    """What a plan answers: a command over some candidates."""
     content = [
         [*asked.arguments],
         Spaces(tuple(each.space for each in asked.candidates)).fingerprint(),
         [asdict(each.epochs) for each in asked.candidates],
-        asked.slots,
-        usable_cores(),
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _known(file: Path, of: str) -> Plan | None:
+def _known(file: Path, of: str, budget: tuple[int, int] | None) -> Plan | None:
+    """The plan that answers the question, for so many trials, so many at a time, where that matters any more."""
     try:
         plan = Plan.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return plan if plan.of == of else None
+    return plan if plan.of == of and budget in (None, (plan.budget.trials, plan.budget.slots)) else None

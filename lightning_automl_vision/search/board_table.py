@@ -7,7 +7,7 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from lightning_automl_vision.search.board_rows import COMPLETE, FAILED, FIELDS, PRUNED, RUNNING, WAITING, Row
 from lightning_automl_vision.tables import table
@@ -34,11 +34,11 @@ def table_lines(
     live: bool = False,
 ) -> list[str]:
     """No line is wider than the terminal; keys are named as briefly as ``all_rows`` allow."""
-    brief = brief_names(all_rows or rows)
+    brief, usual = brief_names(all_rows or rows), common_of(all_rows or rows)
     columns = _columns(rows, metric, winner)
     if "planned" in columns and not live:
         columns = {name: [*cells, _total(name, rows)] for name, cells in columns.items()}
-    last = ["", *(described(row, brief) for row in rows)]
+    last = ["", *(described(row, brief, usual) for row in rows)]
     last += [""] * (len(columns["place"]) - len(last))
     wanted = min(max(map(cells_of, last)), _ROOM)
     for spare in _SPARE_LIVE if live else _SPARE:
@@ -93,13 +93,22 @@ def chosen(rows: Sequence[Row], most: int, keep: int | None = None) -> tuple[lis
     return [rows[place] for place in sorted(places)], f"… and {left.total()} more: {states}"
 
 
-def described(row: Row, brief: Mapping[str, str]) -> str:
-    """What was tried, and what came of it where that needs words; why it failed comes first."""
-    tried = " ".join(_brief(text, brief) for text in row.overrides) or ("the defaults" if row.is_default else "")
+def described(row: Row, brief: Mapping[str, str], common: Collection[str] = ()) -> str:
+    """What was tried, without what all have in ``common``, and what came of it; why it failed comes first."""
+    tried = " ".join(_brief(text, brief) for text in row.overrides if text not in common) or (
+        "the defaults" if row.is_default else ""
+    )
     said = " ".join(row.reason.split())
     if row.state == FAILED:
         return f"{said} ({tried})" if tried else said
     return f"{tried} ({said})" if said and tried else said or tried
+
+
+def common_of(rows: Sequence[Row]) -> frozenset[str]:
+    """What every trial has that tried anything, where they differ in something else."""
+    tried = [frozenset(row.overrides) for row in rows if row.overrides]
+    shared = frozenset.intersection(*tried) if tried else frozenset()
+    return shared if any(one - shared for one in tried) else frozenset()
 
 
 def brief_names(rows: Sequence[Row]) -> dict[str, str]:

@@ -98,7 +98,7 @@ def _disagreement(candidate: Candidate, decided: Mapping[str, Any]) -> str | Non
     try:
         spec = model_spec(name)
     except ConfigError:
-        return f"no installed plugin has the model {name}"
+        return f"no installed plugin has the model {name}.{nearest(name, list(model_specs()))}".rstrip(".")
     if decided.get(MODEL, spec.name) != spec.name:
         return f"model={decided[MODEL]} {IS_GIVEN}"
     own = candidate.space.fixed.get(PRETRAINED, getattr(spec.config, "pretrained", None))

@@ -186,7 +186,9 @@ class Verdict:
         if self.best is None:
             return f"no proven gain over the default, {self.default:.3f}: nothing else has a metric"
         figures = f"{self.value:.3f} against {self.default:.3f}"
-        chance = f"p = {self.p_value:.3f}, best of {self.candidates}"
+        chance = f"p = {self.p_value:.3f}"
+        if self.candidates > 1:
+            chance += f", which allows for its having been picked from {self.candidates}"
         if self.proven:
             return f"a proven gain over the default: {figures}, at least {self.at_least:+.3f} ({chance})"
         return f"no proven gain over the default: {figures} ({chance})"

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from lightning_automl_vision.errors import ConfigError, TrainingError
 from lightning_automl_vision.log import LOG, in_file, on_console
 from lightning_automl_vision.run import write
-from lightning_automl_vision.search.asking import ARGUMENTS, asked_for
+from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder
 from lightning_automl_vision.search.work import Work
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def run_sweep(
         _check_launcher()
     asked = asked_for(config, keys, arguments)
     check_test(asked.settings)
+    check_folder(asked)
     folder, quiet = Path(asked.settings.output_dir).absolute(), asked.settings.quiet
+    if not asked.candidates:
+        _check_search(asked)
     place = place_of(asked.storage, asked.study_name, folder, several=launch is not None)
     with on_console(quiet=quiet), locked(folder), in_file(folder / "run.log"):
         with ForkServer() if launch is None else nullcontext() as server:
@@ -59,6 +62,15 @@ def run_sweep(
     if winner is None:
         raise TrainingError(f"No trial was finished in {folder}. {board.first_failure}")
     return winner.value
+
+
+def _check_search(asked: Asked) -> None:
+    """Refuses what Optuna would refuse, before there is a folder."""
+    from lightning_automl_vision.search.policies import policy_of
+    from lightning_automl_vision.search.samplers import sampler_of
+
+    sampler_of(asked.sampler, asked.seed)
+    policy_of(asked.policy, "maximize")
 
 
 def _board(work: Work, *, aloud: bool) -> Leaderboard:

@@ -146,7 +146,7 @@ class Leaderboard:
         )
 
     def _spent(self) -> float:
-        return sum(float(trial.user_attrs.get(SECONDS) or 0) for trial in self.tickets.trials())
+        return sum(float(trial.user_attrs.get(SECONDS) or 0) for trial in self.tickets.last_of_each())
 
     def _judged(self, leader: FrozenTrial, trials: Sequence[FrozenTrial]) -> tuple[FrozenTrial, str]:
         """The winner, and which rule made it so."""

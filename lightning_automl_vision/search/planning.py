@@ -162,4 +162,4 @@ def span(seconds: float) -> str:
     for unit, length in (("days", 1440 * _MINUTE), ("hours", 60 * _MINUTE), ("minutes", _MINUTE)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"

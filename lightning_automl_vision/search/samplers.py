@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler, TPESampler
@@ -156,10 +157,10 @@ def _check_package(kind: type[BaseSampler]) -> None:
 
 def _class(target: Any) -> type[BaseSampler]:
     try:
-        kind = get_class(target)
-    except Exception:  # hydra raises whatever the import does
+        kind = resolve_name(target)
+    except Exception:  # whatever an import raises
         kind = None
-    if kind is None or not issubclass(kind, BaseSampler):
+    if not isinstance(kind, type) or not issubclass(kind, BaseSampler):
         example = "{_target_: optuna.samplers.CmaEsSampler}"
         raise ConfigError(f"search.sampler: _target_={target} is no sampler of Optuna. Write it as {example}.")
     return kind

@@ -31,6 +31,7 @@ class Running:
     process: TrialProcess
     until: float
     lease: Lease | None = None
+    seconds_before: float = 0.0  # of an earlier attempt that it goes on from
     evaluations: int = 0
     stopping: bool = False
     is_checked: bool = False

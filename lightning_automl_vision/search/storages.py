@@ -24,9 +24,9 @@ from sqlalchemy.pool import NullPool
 
 from lightning_automl_vision.errors import ConfigError, StorageError
 from lightning_automl_vision.log import LOG
-from lightning_automl_vision.run import write
+from lightning_automl_vision.run import SWEEP, write
 
-DATABASE, JOURNAL, ELSEWHERE = "study.db", "study.journal", "study.txt"
+DATABASE, JOURNAL, ELSEWHERE = "study.db", "study.journal", SWEEP
 _SWEEP = "sweep"
 _FORMS = "journal, a path that ends in .journal, postgresql://USER@HOST/NAME or mysql://USER@HOST/NAME"
 # By the scheme of a URL: SQLAlchemy's names of drivers, with the module of each; the first is the one that we name.
@@ -157,7 +157,7 @@ def remember(place: Place, folder: Path) -> None:
 def _known(folder: Path) -> str | None:
     try:
         return (folder / ELSEWHERE).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    except OSError:
         own = [folder / name for name in (DATABASE, JOURNAL) if (folder / name).exists()]
     return own[0].name if own else None
 

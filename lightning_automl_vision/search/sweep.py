@@ -202,7 +202,11 @@ class Sweep:
         )
         process = TrialProcess.start(command, self.server)
         slot.running = Running(
-            trial=trial, process=process, lease=lease, until=time.monotonic() + seconds - before + _GRACE
+            trial=trial,
+            process=process,
+            lease=lease,
+            until=time.monotonic() + seconds - before + _GRACE,
+            seconds_before=before,
         )
         LOG.info("trial %d: %s", trial.user_attrs[TICKET], " ".join(overrides) or "the defaults")
         self.changed()
@@ -298,7 +302,7 @@ class Sweep:
 
     def _told(self, running: Running, outcome: Outcome) -> bool:
         trial, folder = running.trial, running.process.command.folder
-        trial.set_user_attr(SECONDS, round(running.process.seconds, 3))
+        trial.set_user_attr(SECONDS, round(running.seconds_before + running.process.seconds, 3))
         trial.set_user_attr(MEMORY, running.process.memory)
         ticket = trial.user_attrs[TICKET]
         if outcome.state in ("complete", "pruned"):
