@@ -74,10 +74,11 @@ class Settings:
     def model_parameters(self) -> dict[str, Any]:
         """What the plugin's builder takes: the model's keys, without those the core answers itself.
 
-        A local file takes the place of published weights.
+        A local file, or an earlier run, takes the place of published weights.
         """
         values = {name: value for name, value in asdict(self.model).items() if name not in ("name", "weights")}
-        if "pretrained" in values and self.model.weights is not None:
+        own = (self.model.weights, self.training.checkpoint_run_id, self.training.checkpoint_path)
+        if "pretrained" in values and any(value is not None for value in own):
             values["pretrained"] = False
         return values
 

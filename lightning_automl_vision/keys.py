@@ -13,7 +13,7 @@ from lightning_automl_vision.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """What the documents and the checks say of one configuration key."""
+    """What the documents and the checks say of one configuration key; ``words`` may stand where numbers do."""
 
     help: str
     minimum: float | None = None
@@ -21,18 +21,21 @@ class Key:
     maximum: float | None = None
     below: float | None = None
     choices: Sequence[Any] = ()
+    words: Sequence[str] = ()
     old: Sequence[str] = ()
 
     def fault(self, value: Any) -> str | None:
         """Why the value is not allowed, or None."""
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if item is not None and not self._allows(item):
-                return f"must be {self.range or 'finite'}"
+                return f"must be {self.allowed or 'finite'}"
         return None
 
     def _allows(self, value: Any) -> bool:
         if self.choices:
             return value in self.choices
+        if self.words and isinstance(value, (bool, str)):
+            return value in self.words
         if isinstance(value, (bool, str, dict)):
             return True
         return (
@@ -42,6 +45,11 @@ class Key:
             and (self.maximum is None or value <= self.maximum)
             and (self.below is None or value < self.below)
         )
+
+    @property
+    def allowed(self) -> str:
+        """The range, and the words beside it."""
+        return " or ".join([*([self.range] if self.range else []), *self.words])
 
     @property
     def range(self) -> str:
@@ -84,13 +92,14 @@ class DescribedKey(NamedTuple):
         kind = _TYPES.get(self.type.removesuffix(" | None"), self.type.removesuffix(" | None"))
         if self.key.choices:
             return self.key.range
-        return f"{kind}, {self.key.range}" if self.key.range else kind
+        return f"{kind}, {self.key.allowed}" if self.key.allowed else kind
 
 
 _TYPES = {
     "str": "text",
     "bool": "true or false",
     "int": "integer",
+    "int | str": "integer",
     "float": "number",
     "list[float]": "numbers",
     "list[str]": "texts",

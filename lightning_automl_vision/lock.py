@@ -122,7 +122,11 @@ def files_of(settings: Settings) -> dict[str, str]:
     """The hash of each file, beside the data, that a key of the configuration names."""
     from lightning_automl_vision.data.manifest import digest_of_file
 
-    named = {"model.weights": settings.model.weights, "augment.file": settings.augment.file}
+    named = {
+        "model.weights": settings.model.weights,
+        "augment.file": settings.augment.file,
+        "training.checkpoint_path": settings.training.checkpoint_path,
+    }
     return {key: digest_of_file(path) for key, path in named.items() if path and Path(path).is_file()}
 
 

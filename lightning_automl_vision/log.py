@@ -22,6 +22,17 @@ def on_console(*, quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
+def silent() -> Iterator[None]:
+    """Nothing but errors: another process says the same."""
+    level = LOG.level
+    LOG.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        LOG.setLevel(level)
+
+
+@contextmanager
 def in_file(path: Path) -> Iterator[None]:
     """Write log lines to a file, with their time."""
     record = _LogFile(path, encoding="utf-8", delay=True)

@@ -34,6 +34,10 @@ class Targets:
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         return replace(self, labels=function(self.labels))
 
+    def part(self, places: slice) -> Self:
+        """The truth of some pictures, one after the other in the batch."""
+        return replace(self, labels=self.labels[places])
+
 
 @dataclass(frozen=True, kw_only=True)
 class BoxTargets(Targets):
@@ -49,6 +53,16 @@ class BoxTargets(Targets):
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         return replace(self, labels=function(self.labels), boxes=function(self.boxes), crowd=function(self.crowd))
 
+    def part(self, places: slice) -> Self:
+        objects = self.objects(places)
+        values = {name: getattr(self, name)[objects] for name in ("labels", "boxes", "crowd")}
+        return replace(self, **values, counts=self.counts[places])
+
+    def objects(self, places: slice) -> slice:
+        """Where the objects of some pictures are in the row."""
+        first = sum(self.counts[: places.start])
+        return slice(first, first + sum(self.counts[places]))
+
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
         """Values of all objects, picture by picture."""
         return torch.split(values, list(self.counts))
@@ -59,6 +73,9 @@ class MaskTargets(BoxTargets):
     """With the polygons of each object, in pixels of its picture; masks are drawn when they are asked for."""
 
     polygons: Polygons
+
+    def part(self, places: slice) -> Self:
+        return replace(super().part(places), polygons=self.polygons[self.objects(places)])
 
     def masks(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         """For each picture of this width and height its objects' N x H x W zeros and ones, where the boxes are."""
@@ -81,7 +98,8 @@ class Batch(Generic[T]):
     ``sizes`` are width and height of each picture, which lies at the top left of its H x W; none are given where every
     picture fills it. ``indices`` say which samples of the data set they are, ``places`` where each whole image lies in
     its picture, ``dropped`` how many objects augmentation left out; N x 3 ``gains`` of hue, saturation and brightness
-    are still to be applied. With ``windows`` each picture shows that part of its image.
+    are still to be applied. With ``windows`` each picture shows that part of its image. ``missed`` says why others
+    could not be read.
     """
 
     images: Tensor
@@ -93,6 +111,7 @@ class Batch(Generic[T]):
     dropped: int = 0
     gains: Tensor | None = None
     windows: Sequence[Window] = ()
+    missed: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -119,6 +138,8 @@ class VisionModel(nn.Module, ABC, Generic[T, P]):
 
     ``freezable`` are the groups of parameter-name prefixes that ``training.layers_to_freeze`` counts, first to last.
     ``resizing`` is how the model wants its pictures prepared; None leaves it to the configuration.
+    ``classes_by_anchor`` are beginnings of the names, in ``backbone``, of tensors in which each anchor has all classes,
+    where else each class has all its rows together.
     ``summed_over_images`` says that a step's gradient is the sum over its images of the gradient of the losses' sum,
     not the mean over its batches.
     """
@@ -126,6 +147,7 @@ class VisionModel(nn.Module, ABC, Generic[T, P]):
     freezable: tuple[tuple[str, ...], ...] = ()
     resizing: Resizing | None = None
     summed_over_images: bool = False
+    classes_by_anchor: tuple[str, ...] = ()
 
     @abstractmethod
     def losses(self, batch: Batch[T]) -> dict[str, Tensor]:
@@ -144,6 +166,10 @@ class VisionModel(nn.Module, ABC, Generic[T, P]):
     def backbone(self) -> nn.Module:
         """The part that a state dict given as ``model.weights`` is loaded into."""
         return self
+
+    def compilable(self) -> Sequence[nn.Module]:
+        """The parts that ``trainer.compile`` compiles: those whose work depends on the shapes of tensors alone."""
+        return [self.backbone()]
 
     def renamed(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The tensors of such a file by their names in ``backbone``, where older or other files call them otherwise."""

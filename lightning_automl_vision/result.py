@@ -41,8 +41,9 @@ class Result:
     """``metrics`` are those of the best epoch on the validation set, ``test_metrics`` of its model on the test set.
 
     With ``data.folds`` the metrics are those of all images, each judged by the model that has not seen it, and
-    ``folds`` has the value of each. ``reason`` says why a pruned run was asked to end, ``error`` why a failed one
-    could not go on.
+    ``folds`` has the value of each. ``batch_size`` is what was ``requested`` and what was ``used``; ``started_from``
+    tells which tensors and labels came from an earlier model. ``reason`` says why a pruned run was asked to end,
+    ``error`` why a failed one could not go on.
     """
 
     status: str
@@ -57,6 +58,9 @@ class Result:
     random_seed: int | None = None
     folder: str = ""
     folds: Mapping[str, Any] = field(default_factory=dict)
+    started_from: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: Mapping[str, Any] = field(default_factory=dict)
+    validation_batch_size: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
     error: str | None = None
     versions: Mapping[str, str] = field(default_factory=lambda: versions())

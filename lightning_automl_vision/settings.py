@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lightning_automl_vision.data_settings import DataConfig as DataConfig
 from lightning_automl_vision.keys import key
+from lightning_automl_vision.trainer_settings import TrainerConfig as TrainerConfig
 
 
 @dataclass
@@ -26,66 +28,21 @@ class PretrainedModelConfig(ModelConfig):
 
 
 @dataclass
-class DataConfig:
-    training: str | None = key(None, "The labelled images to train on: a file or a folder.")
-    validation: str | None = key(
-        None, "The labelled images to validate on; without it a part of the training set is used."
-    )
-    test: str | None = key(None, "Labelled images that are scored once, at the end, and never select anything.")
-    format: str = key(
-        "auto",
-        "The form the labels are in; `auto` looks at the file.",
-        choices=("auto", "jsonl", "mltable", "coco", "voc", "yolo", "folder", "csv", "masks"),
-    )
-    images: str | None = key(None, "The folder that image names are relative to, where it is not the label file's own.")
-    class_name: str | None = key(None, "The class of every object, for mask pictures, which name none themselves.")
-    validation_data_size: float = key(
-        0.2,
-        "The share of the training set that is held out when there is no validation set.",
-        above=0,
-        below=1,
-        old=("split_ratio",),
-    )
-    split: str = key(
-        "random",
-        "How that share is drawn: at random, or so that each class keeps its share.",
-        choices=("random", "stratified"),
-    )
-    folds: int | None = key(
-        None, "Train so many models, each validated on its own part of data.training.", minimum=2, maximum=20
-    )
-    group_by: str | None = key(
-        None,
-        "Keep images of one group on one side of the split: the name of a JSONL key or CSV column,"
-        " or a regular expression with one group that is matched on the image's name.",
-    )
-    minimum_images: int = key(
-        10, "Fewer training images than this are refused; those held out for validation count.", minimum=1
-    )
-    ignore_data_errors: bool = key(False, "Drop what is faulty and count it, instead of stopping at the first fault.")
-    maximum_image_pixels: int = key(
-        200_000_000, "Pictures of more pixels than this are a fault: they may be decompression bombs.", minimum=1
-    )
-    confine_images: bool = key(True, "Refuse relative image names that lead out of the folder they are relative to.")
-    url_prefixes: list[str] = key(
-        [],
-        "What the beginning of an image name stands for, as BEGINNING=PLACE,"
-        " such as ['azureml://datastores/mine/paths/=/mnt/images/'].",
-    )
-    encoding: str = key("utf-8", "The encoding of text files; a byte-order mark is understood.")
-    cache: str | None = key(
-        None, "The folder that remembers image headers between runs; by default the user's cache folder."
-    )
-
-
-@dataclass
 class TrainingConfig:
     number_of_epochs: int = key(
         "${lav.default:number_of_epochs}", "Passes over the training set.", minimum=1, old=("epochs",)
     )
-    training_batch_size: int = key("${lav.default:training_batch_size}", "Images per training step.", minimum=1)
-    validation_batch_size: int = key(
-        "${lav.default:validation_batch_size,${.training_batch_size}}", "Images per validation step.", minimum=1
+    training_batch_size: int | str = key(
+        "${lav.default:training_batch_size}",
+        "Images per training step; `auto` tries how many the memory has room for.",
+        minimum=1,
+        words=("auto",),
+    )
+    validation_batch_size: int | str = key(
+        "${lav.default:validation_batch_size,${.training_batch_size}}",
+        "Images per validation step; `auto` is as many as are trained on.",
+        minimum=1,
+        words=("auto",),
     )
     gradient_accumulation_step: int = key(
         1, "Batches whose gradients are added up before one optimiser step.", minimum=1, old=("grad_accumulation_step",)
@@ -188,6 +145,13 @@ class TrainingConfig:
         " for the rarest of their classes, and those without any are a class of their own.",
     )
     gradient_clip: float | None = key("${lav.default:gradient_clip}", "Scale gradients down to this norm.", above=0)
+    checkpoint_run_id: str | None = key(
+        None,
+        "Start from the model that an earlier run came to: its folder, or its name below outputs/. Classes may differ.",
+    )
+    checkpoint_path: str | None = key(
+        None, "The same from a file or folder: best.ckpt or last.ckpt of a run, weights.safetensors, a model folder."
+    )
     random_seed: int | None = key(
         None,
         "The seed of everything random; drawn and recorded when it is not given.",
@@ -201,16 +165,6 @@ class TrainingConfig:
         minimum=0,
         old=("num_workers",),
     )
-
-
-@dataclass
-class TrainerConfig:
-    accelerator: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu", "mps", "cuda"))
-    devices: int = key(1, "How many devices to train on.", minimum=1)
-    precision: str = key("32-true", "Numerical precision.", choices=("32-true", "16-mixed", "bf16-mixed", "64-true"))
-    max_steps: int | None = key(None, "Stop after this many optimiser steps, whatever the epochs.", minimum=1)
-    deterministic: bool = key(True, "Use only operations that give the same result each time, where there is a choice.")
-    log_every_n_steps: int = key(50, "Training steps between two lines of a tracker.", minimum=1)
 
 
 @dataclass

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from lightning_automl_vision.settings import ModelConfig
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.settings import ModelConfig, TrainerConfig
 from lightning_automl_vision.task_settings import ObjectTaskConfig, TaskConfig
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class ModelSpec:
     names, such as ``learning_rate``, those of ``augment`` by their full ones, such as ``augment.mosaic.p``.
     ``freezable`` are the groups of parameter-name prefixes that ``training.layers_to_freeze`` counts, first to last;
     None leaves them to the built model, as does a ``backbone`` of the user's own, where ``config`` has such a key.
+    ``refuses`` are the choices of ``trainer`` that it cannot be trained with, ``"precision=16-mixed"`` or
+    ``"compile=true"``, each with the reason.
     """
 
     name: str
@@ -36,6 +39,7 @@ class ModelSpec:
     defaults: Mapping[str, Defaults] = field(default_factory=dict)
     freezable: tuple[tuple[str, ...], ...] | None = None
     fixed_image_size: int | None = None
+    refuses: Mapping[str, str] = field(default_factory=dict)
     find_weights: str | None = None
     aliases: tuple[str, ...] = ()
     licence: str = "unknown"
@@ -59,6 +63,15 @@ class ModelSpec:
     def groups(self, **parameters: Any) -> tuple[tuple[str, ...], ...] | None:
         """What can be frozen of the model with these fields of ``config``, as far as that is known without it."""
         return None if parameters.get("backbone") is not None else self.freezable
+
+    def check_trainer(self, trainer: TrainerConfig) -> None:
+        for choice, reason in self.refuses.items():
+            name, _, value = choice.partition("=")
+            if str(getattr(trainer, name)).lower() == value:
+                raise ConfigError(
+                    f"trainer.{choice}: {self.name} cannot be trained so: {reason}."
+                    " Leave it out, or choose another model."
+                )
 
     def check_weights(self, **parameters: Any) -> None:
         if self.find_weights is not None:

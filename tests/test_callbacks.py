@@ -162,7 +162,9 @@ def test_memory_that_is_too_small_is_one_line_with_the_way_out(tmp_path):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     model.losses = losses
-    with pytest.raises(TrainingError, match=r"training_batch_size=4 .* Halve them"):
+    with pytest.raises(
+        TrainingError, match=r"memory is too small for training\.training_batch_size=4, even with one picture"
+    ):
         train(tmp_path, model=model)
 
 
@@ -181,7 +183,7 @@ def test_other_precisions_train(precision, tmp_path):
 @pytest.mark.parametrize(
     ("trainer", "answer"),
     [
-        (TrainerConfig(devices=2), r"devices=2: this version trains on one device"),
+        (TrainerConfig(devices=2, num_nodes=2, accelerator="cpu"), "MASTER_ADDR, MASTER_PORT, NODE_RANK are not set"),
         (TrainerConfig(accelerator="cpu", precision="16-mixed"), r"16-mixed: it needs a GPU"),
     ],
 )

@@ -18,7 +18,7 @@ from lightning_automl_vision import load, train
 from lightning_automl_vision.api import settings
 from lightning_automl_vision.data.labelled import load_data, load_folds, read_labelled
 from lightning_automl_vision.errors import ConfigError, DataError, TrainingError
-from lightning_automl_vision.jobs.train import check
+from lightning_automl_vision.jobs.checking import check
 from lightning_automl_vision.judging import Judged, Verdicts
 from lightning_automl_vision.metrics.classification import classification_metrics
 from lightning_automl_vision.result import Result, read_result

@@ -368,27 +368,27 @@ def terminal():
 def test_the_table_is_drawn_in_place_and_what_is_said_stands_above_it(terminal, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal.stream)
     monkeypatch.setenv("TERM", "xterm")
-    state = ["first"]
+    state = ["row-a"]
     with on_console(quiet=False), live_table(lambda columns, height: [*state, "x" * 100], quiet=False) as draw:
         LOG.info("one")
-        state[:] = ["second", "third"]
+        state[:] = ["row-b", "row-c"]
         draw()
         print("by itself", file=sys.stderr)
         print("unfinished", end="", file=sys.stderr)
         LOG.info(" two" * 20)  # wider than the terminal
         draw()
         wide = "x" * 58 + "…"
-        state[:] = ["last"]
+        state[:] = ["row-d"]
         draw()
     assert sys.stderr is terminal.stream
     LOG.info("silent")  # nobody listens any more
     terminal.close()
-    drawn = terminal.text.rpartition(f"last\r\n{wide}")
+    drawn = terminal.text.rpartition(f"row-d\r\n{wide}")
     assert seen("".join(drawn[:2]), 60)[:2] == ["one", "by itself"]
-    assert seen("".join(drawn[:2]), 60)[-2:] == ["last", wide]
+    assert seen("".join(drawn[:2]), 60)[-2:] == ["row-d", wide]
     text = "\n".join(terminal.lines())
     assert "xxx" not in text
-    assert [word for word in ("first", "second", "third", "last") if word in text] == []
+    assert [word for word in ("row-a", "row-b", "row-c", "row-d") if word in text] == []
     assert "unfinished" in text
     assert "two two" in text
 

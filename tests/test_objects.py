@@ -10,7 +10,7 @@ from pictures import write_objects
 from lightning_automl_vision import load, train
 from lightning_automl_vision.api import settings
 from lightning_automl_vision.errors import ConfigError, DataError
-from lightning_automl_vision.jobs.train import check
+from lightning_automl_vision.jobs.checking import check
 from lightning_automl_vision.result import read_result
 
 DETECTION, SEGMENTATION = "image_object_detection", "image_instance_segmentation"

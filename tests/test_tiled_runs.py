@@ -18,7 +18,7 @@ from lightning_automl_vision.data.headers import ImageHeader
 from lightning_automl_vision.data.labelled import LabelledImages, read_labelled
 from lightning_automl_vision.errors import ConfigError, VisionError
 from lightning_automl_vision.geometry import Window
-from lightning_automl_vision.jobs.train import check
+from lightning_automl_vision.jobs.checking import check
 from lightning_automl_vision.judging import Judged, Verdicts
 from lightning_automl_vision.masks import masks_of
 from lightning_automl_vision.merging import METHODS, Merge, one_answer

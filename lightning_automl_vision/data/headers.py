@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from lightning_automl_vision.data.encoded import Encoded, PictureFault, describe, describe_file, pixel_fault
 from lightning_automl_vision.data.header_cache import Known, load_known, store_known
-from lightning_automl_vision.data.urls import local_path, read_bytes, read_fault, without_query
+from lightning_automl_vision.data.stream_cache import image_bytes, open_cache
+from lightning_automl_vision.data.urls import local_path, read_fault, without_query
 from lightning_automl_vision.errors import DataError
 from lightning_automl_vision.settings import DataConfig
 
@@ -34,7 +35,8 @@ class ImageHeader:
 def read_headers(images: Sequence[str], config: DataConfig) -> list[ImageHeader | str]:
     """For each path or URL its header, or why it cannot be used, in words that follow its name.
 
-    Only what lies on disk is remembered, by path, size and time of its last change.
+    Of what lies on disk headers are remembered, by path, size and time of the last change. What lies elsewhere is kept
+    on disk, all of it or as much as there is room for, as the configuration says.
     """
     local, remote = _places(images)
     known = load_known(config.cache, local.values()) if local else {}
@@ -42,6 +44,8 @@ def read_headers(images: Sequence[str], config: DataConfig) -> list[ImageHeader 
     found: dict[str, ImageHeader | str] = {}
     with ThreadPoolExecutor(_THREADS) as threads:
         answers = threads.map(lambda chunk: _read_local(chunk, known, fresh), _chunks(list(local.items()), _CHUNK))
+        if remote:
+            open_cache(remote, config, threads)
         fetched = threads.map(_read_remote, _chunks(remote, _REMOTE_CHUNK))
         for answer in (*answers, *fetched):
             found.update(answer)
@@ -96,7 +100,7 @@ def _read_remote(images: Sequence[str]) -> list[tuple[str, ImageHeader | str]]:
 
 def _fetched(image: str) -> ImageHeader | str:
     try:
-        return _displayed(describe(read_bytes(image)))
+        return _displayed(describe(image_bytes(image)))
     except PictureFault as fault:
         return str(fault)
     except DataError as error:

@@ -24,7 +24,8 @@ from lightning_automl_vision.data.encoded import (
     open_with_pillow,
     upright_tiff,
 )
-from lightning_automl_vision.data.urls import local_path, read_bytes, without_query
+from lightning_automl_vision.data.stream_cache import image_bytes
+from lightning_automl_vision.data.urls import local_path, without_query
 from lightning_automl_vision.errors import DataError
 from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.samples import Pixels
@@ -50,7 +51,7 @@ def read_sized(image: str | PathLike[str], *, maximum_pixels: int, short_side: i
     """The same, with the width and height of the whole picture."""
     place = fspath(image)
     name = local_path(place) or without_query(place)
-    return decode_sized(read_bytes(place), name=name, maximum_pixels=maximum_pixels, short_side=short_side)
+    return decode_sized(image_bytes(place), name=name, maximum_pixels=maximum_pixels, short_side=short_side)
 
 
 def decode_image(data: bytes, *, name: str, maximum_pixels: int, short_side: int | None = None) -> Pixels:

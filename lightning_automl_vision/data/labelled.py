@@ -14,12 +14,13 @@ from lightning_automl_vision.data.classes import ClassIndex, shown_names
 from lightning_automl_vision.data.files import folder_of
 from lightning_automl_vision.data.headers import ImageHeader, read_headers
 from lightning_automl_vision.data.naming import Named, named_rows
+from lightning_automl_vision.data.packed import PackedHeaders, PackedSamples, Packing, labels_of
 from lightning_automl_vision.data.rows import Faults, Source
 from lightning_automl_vision.data.splits import folds, split, units_by_class
 from lightning_automl_vision.data.targets import target_of
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.log import LOG
-from lightning_automl_vision.samples import IntArray, Labels, Sample, T
+from lightning_automl_vision.samples import IntArray, Sample, T
 from lightning_automl_vision.settings import DataConfig
 
 # What the product's documents advise for each class.
@@ -75,10 +76,9 @@ def read_labelled(
                 f"{path}: no labelled image is left ({'dropped: ' + reasons if reasons else 'it holds none'}). "
                 f"Check the path, and data.format={config.format}."
             )
-        final = index.settle(sample.target.labels for sample in samples)
+        final = index.settle([samples.labels.values])
     if task == "image_classification_multilabel":
-        for target in {id(sample.target): sample.target for sample in samples}.values():
-            target.labels.sort()
+        samples.sort_labels()
     _log(source)
     return LabelledImages(
         samples=samples,
@@ -91,10 +91,10 @@ def read_labelled(
     )
 
 
-def _read(source: Source, index: ClassIndex, probe: bool) -> tuple[list[Sample[Any]], list[ImageHeader]]:
-    """Rows in relative coordinates become samples one by one; those in pixels wait for all headers."""
+def _read(source: Source, index: ClassIndex, probe: bool) -> tuple[PackedSamples[Any], Sequence[ImageHeader]]:
+    """Rows in relative coordinates are packed one by one; those in pixels wait for all headers."""
     target = target_of(source.task, index, source.faults)
-    samples: list[Sample[Any]] = []
+    packing = Packing()
     waiting: list[Named] = []
     files: list[str] = []
     for named in named_rows(source):
@@ -103,23 +103,26 @@ def _read(source: Source, index: ClassIndex, probe: bool) -> tuple[list[Sample[A
             continue
         value = target(named.row, (1.0, 1.0))
         if value is not None:
-            samples.append(_sample(named, value))
+            packing.add(named.image, value, line=named.row.line, group=named.group)
             files.append(named.row.file)
     headers: list[ImageHeader] = []
-    if probe:
-        places = [f"{file}:{sample.line}" if sample.line else file for file, sample in zip(files, samples, strict=True)]
-        samples, headers = _probed(samples, [sample.image for sample in samples], places, source)
-    rows, sizes = _probed(waiting, [named.image for named in waiting], [n.row.place for n in waiting], source)
+    kept: list[int] = list(range(len(packing)))
+    if probe and kept:
+        lines = packing.lines
+        places = (f"{file}:{line}" if line else file for file, line in zip(files, lines, strict=True))
+        kept, headers = _probed(kept, packing.images, places, source)
+    rows, sizes = _probed(waiting, [named.image for named in waiting], (n.row.place for n in waiting), source)
     for named, header in zip(rows, sizes, strict=True):
         value = target(named.row, (header.width, header.height)) if _sizes_agree(named, header, source.faults) else None
         if value is not None:
-            samples.append(_sample(named, value))
+            kept.append(len(packing))
+            packing.add(named.image, value, line=named.row.line, group=named.group)
             headers.append(header)
-    return samples, headers if probe else []
-
-
-def _sample(named: Named, target: Labels) -> Sample[Any]:
-    return Sample(image=named.image, target=target, line=named.row.line, group=named.group)
+    samples = packing.samples()
+    return (
+        samples if len(kept) == len(samples) else samples.compacted(kept),
+        PackedHeaders.of(headers) if probe else [],
+    )
 
 
 def _probed(
@@ -289,7 +292,7 @@ def check_training(training: LabelledImages[Any], task: str, config: DataConfig)
 
 def class_counts(images: LabelledImages[Any]) -> dict[str, int]:
     """How many images show each class."""
-    counts = Counter(int(label) for sample in images.samples for label in set(sample.target.labels.tolist()))
+    counts = Counter(int(label) for labels in labels_of(images.samples) for label in {*labels.tolist()})
     return {name: counts[index] for index, name in enumerate(images.classes)}
 
 
@@ -311,19 +314,20 @@ def hold_out(images: LabelledImages[T], config: DataConfig, seed: int) -> tuple[
 
 def _labels_and_groups(
     images: LabelledImages[Any], config: DataConfig
-) -> tuple[list[IntArray], list[str | None] | None]:
+) -> tuple[Sequence[IntArray], list[str | None] | None]:
     """What decides on a split."""
-    labels = [sample.target.labels for sample in images.samples]
-    return labels, [sample.group for sample in images.samples] if config.group_by else None
+    return labels_of(images.samples), [sample.group for sample in images.samples] if config.group_by else None
 
 
 def part_of(images: LabelledImages[T], indices: Sequence[int]) -> LabelledImages[T]:
     """Some of the images, in the order of the indices."""
-    return replace(
-        images,
-        samples=[images.samples[index] for index in indices],
-        headers=[images.headers[index] for index in indices],
-    )
+    return replace(images, samples=_chosen(images.samples, indices), headers=_chosen(images.headers, indices))
+
+
+def _chosen(values: Sequence[Any], indices: Sequence[int]) -> Sequence[Any]:
+    if isinstance(values, PackedSamples | PackedHeaders):
+        return values.chosen(indices)
+    return values and [values[index] for index in indices]
 
 
 def _warn_of_overlap(training: LabelledImages[Any], other: LabelledImages[Any]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,17 +14,20 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from lightning_automl_vision.data.batching import Truth
 from lightning_automl_vision.data.images import part_of, read_image
 from lightning_automl_vision.data.photos import Photos
-from lightning_automl_vision.data.prepared import Composing, Evaluated, Labelled, Prepared, Transform
+from lightning_automl_vision.data.prepared import Composing, Evaluated, Labelled, Prepared, Seed, Transform
+from lightning_automl_vision.data.replacing import other_draws, read_or_gray, tell
 from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import Draw, EpochSampler, groups_by_rarest_label
+from lightning_automl_vision.data.shares import ALL, Share
+from lightning_automl_vision.data.stream_cache import source, use
 from lightning_automl_vision.data.tiled import Windows
 from lightning_automl_vision.data.window_sampling import Cut, WindowSampler, readers_for
-from lightning_automl_vision.errors import VisionError
+from lightning_automl_vision.errors import DataError, VisionError
 from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.models import Batch
 from lightning_automl_vision.process import usable_cores
@@ -43,12 +47,14 @@ class Item:
     key: str
     index: int
     window: Window | None = None
+    missed: str = ""
 
 
 class ImageDataset(Dataset[Item | VisionError]):
     """Reads and transforms what is drawn; an error is given, not raised, for it to leave a worker in one piece.
 
-    With ``windows`` samples are those, of images that are kept in ``memory`` bytes while their windows are drawn.
+    With ``windows`` samples are those, of images that are kept in ``memory`` bytes while their windows are drawn. With
+    ``replaces`` something else is given for a picture that cannot be read, and why.
     """
 
     def __init__(
@@ -60,7 +66,10 @@ class ImageDataset(Dataset[Item | VisionError]):
         maximum_pixels: int,
         windows: Windows | None = None,
         memory: int = 0,
+        replaces: bool = False,
     ) -> None:
+        self.source = source()
+        self._replaces = replaces
         self._samples = samples
         self._transform = transform
         self._seed = seed
@@ -71,11 +80,30 @@ class ImageDataset(Dataset[Item | VisionError]):
     def __len__(self) -> int:
         return len(self._samples)
 
+    def __getitems__(self, draws: Sequence[Draw]) -> list[Item | VisionError]:
+        """Those of a batch; meanwhile the pictures of the next one that come from elsewhere are fetched."""
+        if self.source.cache is not None and self._windows is None:
+            now = (index for draw in draws for index in (draw.image, *self.partners(draw)))
+            for index in (*now, *(draw.later for draw in draws if draw.later is not None)):
+                self.source.ask_for(self._samples[index].image)
+        return [self[draw] for draw in draws]
+
     def __getitem__(self, draw: Draw) -> Item | VisionError:
+        item = self._read(draw)
+        if not self._replaces or not isinstance(item, DataError):
+            return item
+        for other in other_draws(draw, len(self), (self._seed, *draw.seed)):
+            if not isinstance(instead := self._read(other), VisionError):
+                return replace(instead, missed=str(item))
+        return item
+
+    def _read(self, draw: Draw) -> Item | VisionError:
         seed = (self._seed, *draw.seed)
         transform = self._transform
         sample = self._samples[draw.image]
         try:
+            if self._replaces and isinstance(transform, Evaluated):
+                return self._evaluated(draw, sample, seed)
             labelled = self._labelled(sample)
             if isinstance(transform, Composing):
                 others = [self._labelled(self._samples[index]) for index in self.partners(draw)]
@@ -84,8 +112,16 @@ class ImageDataset(Dataset[Item | VisionError]):
                 picture = transform(*labelled, seed)
         except VisionError as error:
             return error.with_traceback(None)
+        return self._item(draw, sample, picture)
+
+    def _item(self, draw: Draw, sample: Sample[Labels], picture: Prepared, missed: str = "") -> Item:
         image = draw.image if self._windows is None else self._windows.image_of(draw.image)
-        return Item(picture, sample.image, image, sample.window)
+        return Item(picture, sample.image, image, sample.window, missed)
+
+    def _evaluated(self, draw: Draw, sample: Sample[Labels], seed: Seed) -> Item:
+        """Every image is judged, be it as a gray picture."""
+        pixels, missed = read_or_gray(lambda: self._labelled(sample)[0])
+        return self._item(draw, sample, self._transform(pixels, sample.target, seed), missed)
 
     def partners(self, draw: Draw) -> Sequence[int]:
         """The samples that are put together with the one that is drawn."""
@@ -102,12 +138,18 @@ class ImageDataset(Dataset[Item | VisionError]):
 
 
 class ImageLoader(DataLoader[Any]):
-    """Raises in the main process, as it was, the error that a worker met."""
+    """Raises in the main process, as it was, the error that a worker met; ``lost`` says why pictures were replaced."""
+
+    lost: set[str]
 
     def begin_at(self, epoch: int, batches: int) -> None:
         """Go on in an epoch after so many batches, of which no picture is read again."""
         sampler: Any = self.sampler
         sampler.begin_at(epoch, batches * (self.batch_size or 1))
+
+    def __len__(self) -> int:
+        """One at least: a process without any image must take part in an evaluation all the same."""
+        return max(super().__len__(), 1)
 
     def __iter__(self) -> Iterator[Batch[Any]]:  # type: ignore[override]
         with _single_threaded_opencv():
@@ -115,6 +157,7 @@ class ImageLoader(DataLoader[Any]):
         for batch in batches:
             if isinstance(batch, VisionError):
                 break
+            tell(batch.missed, self.lost)
             yield batch
         else:
             return
@@ -147,6 +190,8 @@ def make_loader(
     pin_memory: bool = False,
     maximum_pixels: int = DataConfig.maximum_image_pixels,
     start_method: str | None = None,
+    lost: set[str] | None = None,
+    share: Share = ALL,
 ) -> ImageLoader:
     """Batches of all samples, the last one as short as it comes; the same seed gives the same ones.
 
@@ -167,20 +212,26 @@ def make_loader(
         pin_memory: Copy batches to memory that a GPU reads directly.
         maximum_pixels: Larger pictures are refused.
         start_method: How processes are started; None is the platform's way.
+        lost: Takes up why pictures could not be read, which are then replaced; None makes that an error.
+        share: The part that is read here where several processes train together.
     """
     pictures = samples if cut is None else cut.samples
-    processes = number_of_workers(workers, len(pictures))
+    processes = number_of_workers(workers, share.length(len(pictures)), usable_cores() // share.local)
     images = EpochSampler(
         len(samples),
         shuffle=shuffle,
         seed=seed,
         groups=groups_by_rarest_label(samples, num_classes) if balanced else None,
         order=order,
+        share=share if cut is None else ALL,
+        batch_size=batch_size,
     )
-    sampler = images if cut is None else WindowSampler(cut, images, batch_size, seed, shuffle)
     if cut is not None:
-        processes = readers_for(processes, len(samples))
-    return ImageLoader(
+        cut = replace(cut, memory=cut.memory // share.local)
+        processes = readers_for(processes, len(samples) // share.size)
+    sampler = images if cut is None else WindowSampler(cut, images, batch_size, seed, shuffle, share)
+    images.ahead = batch_size * max(processes, 1) if source().cache is not None else 0
+    loader = ImageLoader(
         ImageDataset(
             pictures,
             Evaluated(transform) if isinstance(transform, Resizing) else transform,
@@ -188,6 +239,7 @@ def make_loader(
             maximum_pixels=maximum_pixels,
             windows=None if cut is None else cut.windows,
             memory=0 if cut is None else cut.memory // max(processes, 1),
+            replaces=lost is not None,
         ),
         sampler=sampler,
         batch_size=batch_size,
@@ -201,14 +253,16 @@ def make_loader(
         generator=torch.Generator().manual_seed(seed),  # else the loader draws from the one that trains
         pin_memory=pin_memory,
     )
+    loader.lost = set() if lost is None else lost
+    return loader
 
 
-def number_of_workers(asked: int | None, images: int) -> int:
+def number_of_workers(asked: int | None, images: int, cores: int | None = None) -> int:
     """As many as asked; else one for each core that this process may use, 8 at most, and none for few images."""
     if asked is not None:
         return asked
-    cores = usable_cores()
-    return 0 if cores == 1 or images < _FEW_IMAGES else min(cores, _MOST_WORKERS)
+    cores = usable_cores() if cores is None else cores
+    return 0 if cores <= 1 or images < _FEW_IMAGES else min(cores, _MOST_WORKERS)
 
 
 def collate(items: Sequence[Item | VisionError], *, truth: Truth) -> Batch[Any] | VisionError:
@@ -230,6 +284,7 @@ def collate(items: Sequence[Item | VisionError], *, truth: Truth) -> Batch[Any] 
         dropped=sum(picture.dropped for picture in pictures),
         gains=_gains(pictures),
         windows=[window for item in good if (window := item.window) is not None],
+        missed=[item.missed for item in good if item.missed],
     )
 
 
@@ -265,5 +320,8 @@ def _single_threaded_opencv() -> Iterator[None]:
 
 def _start_worker(worker: int) -> None:
     """One core a worker; Ctrl-C is the main process' business."""
+    gc.freeze()  # looking for garbage would write to, and so copy, every object of the main process
+    if (information := get_worker_info()) is not None:
+        use(information.dataset.source)  # type: ignore[attr-defined]  # it is ours
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
+import random
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
-from urllib.parse import unquote
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.settings import DataConfig
@@ -13,6 +19,17 @@ from lightning_automl_vision.settings import DataConfig
 _MAPPED = ("azureml://", "amldatastore://")
 _EXTRAS = {"s3": "lightning-automl-vision[s3]", "s3a": "lightning-automl-vision[s3]"}
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs", "sftp": "paramiko"}
+# Seconds before a file is asked for again, and those that a server may be silent.
+_PAUSES = (0.5, 1.0, 2.0, 4.0)
+SILENCE = 30.0
+# Servers that did not answer at all the last time are asked but once, for so many seconds.
+_DOWN = 60.0
+_down: dict[str, float] = {}
+_JITTER = random.Random()  # none that anything else draws from
+_BUSY = (408, 425, 429)
+# What libraries that need not be installed call a line that is down.
+_UNSTEADY = frozenset(("ClientConnectionError", "ClientPayloadError", "IncompleteRead", "HTTPClientError"))
+_CHANGED = ("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "modified", "created")
 
 
 def resolve_image(name: str, base: str, config: DataConfig) -> str:
@@ -72,21 +89,91 @@ def read_fault(error: Exception) -> str:
     return f"cannot be read ({reason or type(error).__name__})"
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a source tells of a file without giving it: bytes, and seconds since 1970, where it tells them."""
+
+    size: int | None = None
+    changed: float | None = None
+
+    def is_another_than(self, size: int, kept: float) -> bool:
+        """Than a copy of so many bytes that was made at that time."""
+        return (self.size is not None and self.size != size) or (self.changed is not None and self.changed > kept)
+
+
+def described(url: str) -> Described:
+    """Without reading it; a source that does not answer tells nothing."""
+    try:
+        found = _asked(url, "info")
+    except DataError:
+        return Described()
+    changed = next((found[key] for key in _CHANGED if found.get(key)), None)
+    return Described(found.get("size"), _seconds(changed))
+
+
+def _seconds(moment: Any) -> float | None:
+    try:
+        if isinstance(moment, str):
+            moment = parsedate_to_datetime(moment) if "," in moment else datetime.fromisoformat(moment)
+        if isinstance(moment, datetime):
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return None if moment is None else float(moment)
+    except (TypeError, ValueError):
+        return None
+
+
 def _fetched(url: str) -> bytes:
+    content: bytes = _asked(url, "cat_file")
+    return content
+
+
+def _asked(url: str, method: str) -> Any:
+    """What a file system's method says of the URL; a server that is busy or silent is asked again."""
     import fsspec
 
-    name = without_query(url)
-    try:
-        with fsspec.open(url, "rb") as file:
-            content: bytes = file.read()
-            return content
-    except ImportError as error:
-        raise DataError(f"{name}: {_missing_package(url, error)}") from None
-    except Exception as error:  # each remote file system raises exceptions of its own
-        if isinstance(error, ValueError) and "Protocol not known" in str(error):
-            scheme = url.partition("://")[0]
-            raise DataError(f"{name}: {scheme}:// is not known. {_prefix_hint(f'{scheme}://')}") from None
-        raise DataError(f"{name}: {read_fault(error).replace(url, name)}.") from None
+    name, server = without_query(url), urlsplit(url).netloc
+    for pause in (*_PAUSES, None):
+        try:
+            system, path = fsspec.core.url_to_fs(url, **_limits(url))
+            answer = getattr(system, method)(path)
+            _down.pop(server, None)
+            return answer
+        except ImportError as error:
+            raise DataError(f"{name}: {_missing_package(url, error)}") from None
+        except Exception as error:  # each remote file system raises exceptions of its own
+            if isinstance(error, ValueError) and "Protocol not known" in str(error):
+                scheme = url.partition("://")[0]
+                raise DataError(f"{name}: {scheme}:// is not known. {_prefix_hint(f'{scheme}://')}") from None
+            passing = may_pass(error)
+            if pause is None and passing:
+                _down[server] = time.monotonic()
+            if pause is None or not passing or time.monotonic() - _down.get(server, -_DOWN) < _DOWN:
+                raise DataError(f"{name}: {read_fault(error).replace(url, name)}.") from None
+        time.sleep(pause * _JITTER.uniform(0.5, 1.0))  # not all that wait come back at once
+    raise AssertionError("the last attempt gives or raises")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same question may have another answer in a while: a server that is busy, or a line that is down."""
+    seen: BaseException | None = error
+    while seen is not None:
+        status = getattr(seen, "status", None) or getattr(seen, "code", None)
+        if isinstance(status, int) and status >= 400:
+            return status >= 500 or status in _BUSY
+        kind = type(seen)
+        if isinstance(seen, (TimeoutError, ConnectionError)) or {base.__name__ for base in kind.__mro__} & _UNSTEADY:
+            return True
+        seen = seen.__cause__
+    return False
+
+
+def _limits(url: str) -> dict[str, Any]:
+    """Seconds that a web server may be silent."""
+    if "::" in url or not url.lower().startswith(("http://", "https://")):
+        return {}
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)}}
 
 
 def _missing_package(url: str, error: ImportError) -> str:

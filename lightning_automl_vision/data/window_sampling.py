@@ -3,7 +3,8 @@
 Images are drawn as without tiling, and their windows follow them. That sequence is dealt into lanes, of which each is
 read by one process: batches come from the lanes in turn, as loaders hand batches to processes in turn. Within a lane
 the windows of as many images are mixed as its share of the memory holds. An image is decoded twice where a border
-between lanes cuts it, and never because of the number of processes, on which the order does not depend.
+between lanes cuts it, and never because of the number of processes that read, on which the order does not depend.
+Of several processes that train, each has images of its own, with all of their windows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lightning_automl_vision.data.sampling import Draw, EpochSampler, without_begun
+from lightning_automl_vision.data.shares import ALL, Share
 from lightning_automl_vision.data.tiled import Windows
 from lightning_automl_vision.samples import BoolArray, IntArray, Sample
 
@@ -64,13 +66,14 @@ class Cut:
 
 @dataclass
 class WindowSampler:
-    """Draws of windows for one epoch; ``images`` draws the images, and is told the epoch."""
+    """Draws of windows for one epoch; ``images`` draws the images of all processes, and is told the epoch."""
 
     cut: Cut
     images: EpochSampler
     batch_size: int
     seed: int
     shuffle: bool
+    share: Share = ALL
     _epoch: int = field(default=0, init=False)
     _begun: tuple[int, int] = field(default=(0, 0), init=False)
 
@@ -84,7 +87,10 @@ class WindowSampler:
         self._begun = (epoch, draws)
 
     def __len__(self) -> int:
-        return len(self.cut)
+        """What is judged comes once; of what is trained on each process has as many windows."""
+        if self.share.is_all or self.shuffle:
+            return self.share.length(len(self.cut))
+        return len(self._sequence(np.random.default_rng(0)))
 
     def __iter__(self) -> Iterator[Draw]:
         return without_begun(self._draws(), self._epoch, self._begun)
@@ -104,16 +110,18 @@ class WindowSampler:
 
     @property
     def _lanes(self) -> int:
-        return lanes_for(len(self.cut.windows.sizes))
+        return lanes_for(len(self.cut.windows.sizes) // self.share.size)
 
     def _sequence(self, generator: np.random.Generator) -> IntArray:
         """The windows of the epoch's images, image by image."""
         drawn, first = np.ones(len(self.cut.windows), dtype=np.bool_), self.cut.windows.first
         if self.cut.empty is not None:
             drawn[generator.permutation(np.flatnonzero(self.cut.empty))[self.cut.kept_empty :]] = False
-        every = [np.arange(first[draw.image], first[draw.image + 1]) for draw in self.images]
-        sequence: IntArray = np.concatenate(every)
-        return sequence[drawn[sequence]]
+        images = [draw.image for draw in self.images]
+        every = [windows[drawn[windows]] for windows in (np.arange(first[image], first[image + 1]) for image in images)]
+        if not self.share.is_all:
+            every = [every[place] for place in self.share.of_images(images, [len(windows) for windows in every])]
+        return np.concatenate([first[:0], *every])
 
     def _lane(self, windows: IntArray, generator: np.random.Generator) -> Lane:
         images = np.searchsorted(self.cut.windows.first, windows, side="right") - 1

@@ -79,7 +79,7 @@ def convert_with_copies(settings: Settings, job: Config) -> int:
     """The same with augmented copies after the originals; nothing appears before all of them are made."""
     from lightning_automl_vision.data.copying import Copies, check_new_folder
     from lightning_automl_vision.data.writing import write_atomically
-    from lightning_automl_vision.jobs.train import seeded
+    from lightning_automl_vision.jobs.checking import seeded
 
     target = _target(job.input, job.output)
     pictures = Path(os.path.abspath(job.images_dir or target.with_name(f"{target.stem}_images")))

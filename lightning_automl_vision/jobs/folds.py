@@ -34,7 +34,7 @@ _NEVER = "never"
 _FREE = (
     *("output_dir", "quiet", "resume", "limits", "logger", "job", "checkpoint", "runs", "data.cache", "task.pictures"),
     *("training.number_of_workers", "training.checkpoint_minutes", "training.checkpoint_frequency"),
-    *("trainer.log_every_n_steps", "trainer.accelerator"),
+    *("trainer.log_every_n_steps", "trainer.accelerator", "data.cache_size_megabytes", "data.stream_image_files"),
 )
 
 
@@ -177,12 +177,13 @@ class CrossValidation:
         from lightning_automl_vision.training.scoring import scorer_of
 
         settings = self.settings
+        used = read_result(folder).validation_batch_size.get("used", settings.training.validation_batch_size)
         return scorer_of(
             folder,
             judged_by=settings.task,
             training=settings.training,
             accelerator=settings.trainer.accelerator,
-            batch_size=settings.training.validation_batch_size,
+            batch_size=int(used),
             tiler=settings.tiler if isinstance(settings.tiler, TilingConfig) else None,
             maximum_pixels=settings.data.maximum_image_pixels,
         )

@@ -75,7 +75,7 @@ def run(settings: Settings) -> None:
 
 def write_sheet(settings: Settings, job: Config) -> Path:
     """Read, draw, write; says in one line what was written and what it needs to be repeated."""
-    from lightning_automl_vision.jobs.train import seeded
+    from lightning_automl_vision.jobs.checking import seeded
 
     file = Path(job.output) / f"{job.pictures}.jpg"
     settings = seeded(settings)
@@ -136,7 +136,7 @@ def _told(settings: Settings, layout: Layout, resizing: Resizing, advice: Advice
 
 def _check(settings: Settings, job: Config) -> None:
     """Refuses what would be overwritten, and what would not be obeyed."""
-    from lightning_automl_vision.jobs.train import check
+    from lightning_automl_vision.jobs.checking import check
 
     if job.pictures is None and job.report is None:
         raise ConfigError(

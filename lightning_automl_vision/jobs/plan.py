@@ -20,7 +20,7 @@ class Config(JobConfig):
 
 def run(settings: Settings) -> None:
     """One training: measured here and now."""
-    from lightning_automl_vision.jobs.train import check, seeded
+    from lightning_automl_vision.jobs.checking import check, seeded
     from lightning_automl_vision.run import write_json
 
     spec = check(settings)

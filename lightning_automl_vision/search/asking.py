@@ -97,7 +97,7 @@ class Asked:
 
 def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[str]) -> Asked:
     """Everything that can be refused before a trial begins."""
-    from lightning_automl_vision.jobs.train import check, seeded
+    from lightning_automl_vision.jobs.checking import check, seeded
 
     search, best = _search(config), None
     if isinstance(search, AroundConfig):
@@ -188,7 +188,7 @@ def _automatic(
     asked: Asked, config: DictConfig, search: SearchConfig | None, params: Mapping[str, Any], fixed: Sequence[str]
 ) -> Asked:
     """The candidates that can be, with what the user has decided; which of them are worth a trial, a plan says."""
-    from lightning_automl_vision.jobs.train import check
+    from lightning_automl_vision.jobs.checking import check
     from lightning_automl_vision.search.candidates import candidates_for
 
     if params or (search is not None and search.spaces is not None):

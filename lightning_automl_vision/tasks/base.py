@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import lightning as L
@@ -21,8 +22,10 @@ from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.task_settings import TaskConfig
 from lightning_automl_vision.training.averaging import averaged_weights
 from lightning_automl_vision.training.freezing import frozen_norms
+from lightning_automl_vision.training.gathering import average, same_tensors
 from lightning_automl_vision.training.hsv_on_device import hsv_on_device
 from lightning_automl_vision.training.losses import LossMeter
+from lightning_automl_vision.training.memory import BatchSizes, Share, evaluated
 from lightning_automl_vision.training.optimizers import make_optimizer, set_pace
 from lightning_automl_vision.training.schedules import FADES, WarmUp, factor_of
 
@@ -55,11 +58,12 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         self.averaged = averaged_weights(model, training)
         self.metrics: Mapping[str, float] = {}
         self.last_loss: Tensor | None = None
+        self.sizes = BatchSizes()
+        self.share = Share()  # of the batch that is trained on, in the next step's pictures
         self._meter = LossMeter()
         self._batches = 0
         self._dropped = 0
         self._warm_up: WarmUp | None = None
-        self._frozen_norms = frozen_norms(model, training.layers_to_freeze)
 
     @property
     def evaluated(self) -> VisionModel[T, P]:
@@ -80,13 +84,18 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         """The predictions that the metrics are computed of."""
         return model.predict(batch)
 
+    def answered(self, model: VisionModel[T, P], batch: Batch[T]) -> list[P]:
+        """The same in pieces, where the memory is too small for the whole batch."""
+        pieces = evaluated(partial(self.answer, model), batch, self.sizes)
+        return [answer for answers in pieces for answer in answers]
+
     @abstractmethod
     def collect(self, predictions: Sequence[P], batch: Batch[T], loader: int = 0) -> None:
         """Keep what the metrics need of a batch."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Every metric over all that was collected, which is forgotten."""
+        """Every metric over all that was collected, by any process, which is forgotten; all are told the same."""
 
     @abstractmethod
     def document(self) -> dict[str, Any]:
@@ -119,11 +128,11 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
             batch = replace(batch, images=hsv_on_device(batch.images, batch.gains))
         losses = self.model.losses(batch)
         loss = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
-        self._meter.add(losses)
+        self._meter.add(losses, self.share.of_batch, ends=self.share.ends)
         self.last_loss = total = loss.detach()
-        self._batches += 1
+        self._batches += self.share.ends
         self._dropped += batch.dropped
-        if self._batches % self.publish_every == 0:
+        if self.share.ends and self._batches % self.publish_every == 0:
             self._publish(self._meter.recent())
         elif total.device.type == "cpu" and not math.isfinite(total):  # elsewhere looking would mean waiting
             self._refuse(self._meter.recent())
@@ -138,7 +147,7 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         if self.model.summed_over_images:
             return float(window * images * self.trainer.world_size)  # processes take the mean of their gradients
         short = batches % window
-        return window / short if short and index >= batches - short else 1.0
+        return self.share.of_batch * (window / short if short and index >= batches - short else 1.0)
 
     def _publish(self, losses: Mapping[str, float]) -> None:
         self._refuse(losses)
@@ -148,7 +157,7 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
 
     def training_losses(self) -> dict[str, float]:
         """The mean of each loss, and of their sum, since this was last asked for."""
-        losses = self._meter.mean()
+        losses = average(self._meter.mean())
         self._refuse(losses)
         return named(losses)
 
@@ -176,7 +185,11 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         self._refuse(self._meter.recent())
 
     def validation_step(self, batch: Batch[T], index: int, dataloader_idx: int = 0) -> None:
-        self.collect(self.answer(self.evaluated, batch), batch, dataloader_idx)
+        self.collect(self.answered(self.evaluated, batch), batch, dataloader_idx)
+
+    def on_validation_start(self) -> None:
+        """What norms have seen differs from process to process after a step."""
+        same_tensors(*{self.model, self.evaluated})
 
     def on_validation_epoch_end(self) -> None:
         self.metrics = self.compute()
@@ -186,7 +199,7 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
 
     def train(self, mode: bool = True) -> VisionTask[T, P]:
         super().train(mode)
-        for norm in self._frozen_norms:
+        for norm in frozen_norms(self.model, self.config.layers_to_freeze):  # other modules may have taken their places
             norm.eval()
         return self
 
@@ -214,11 +227,27 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
 
     def training_state(self) -> dict[str, Any]:
         """What a training that goes on needs beside weights: plain values and tensors, which asking does not change."""
-        return {"losses": self._meter.state(), "batches": self._batches, "dropped": self._dropped}
+        return {
+            "losses": self._meter.state(),
+            "batches": self._batches,
+            "dropped": self._dropped,
+            "sizes": asdict(self.sizes),
+            "batch_size": self.config.training_batch_size,
+        }
 
     def go_on_from(self, state: Mapping[str, Any]) -> None:
         self._meter.go_on_from(state["losses"], self.device)
         self._batches, self._dropped = state["batches"], state["dropped"]
+        self.sizes = BatchSizes(**state.get("sizes", {}))
+
+    def counted_so_far(self) -> Callable[[], None]:
+        """What brings back all that steps count, as it is now."""
+        meter, counts = self._meter.copy(), (self._batches, self._dropped)
+
+        def bring_back() -> None:
+            self._meter, (self._batches, self._dropped) = meter.copy(), counts
+
+        return bring_back
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)

@@ -17,6 +17,7 @@ from lightning_automl_vision.models import Batch, Targets
 from lightning_automl_vision.samples import ScoredLabels, Scores
 from lightning_automl_vision.search.per_image import ImageValues, PerImage
 from lightning_automl_vision.tasks.base import Part, VisionTask
+from lightning_automl_vision.training.gathering import gathered, is_connected, is_first, told
 
 
 class ClassificationTask(VisionTask[Targets, ScoredLabels]):
@@ -28,8 +29,8 @@ class ClassificationTask(VisionTask[Targets, ScoredLabels]):
         super().__init__(*arguments, **options)
         self._scores: list[Scores] = []
         self._labels: list[NDArray[Any]] = []
-        self.scores: Scores = np.empty((0, len(self.classes)), np.float32)
-        self.labels: NDArray[Any] = np.empty(0, np.int64)
+        self._indices: list[int] = []
+        self.scores, self.labels = self._empty()
         self._kept = (self.scores, self.labels)
 
     @property
@@ -39,11 +40,29 @@ class ClassificationTask(VisionTask[Targets, ScoredLabels]):
     def collect(self, predictions: Sequence[ScoredLabels], batch: Batch[Targets], loader: int = 0) -> None:
         self._scores.extend(prediction.scores for prediction in predictions)
         self._labels.append(batch.targets.labels.cpu().numpy())
+        self._indices.extend(batch.indices)
 
     def compute(self) -> dict[str, float]:
-        self.scores, self.labels = np.stack(self._scores), np.concatenate(self._labels)
-        self._scores, self._labels = [], []
+        self.scores, self.labels = self._collected()
+        self._scores, self._labels, self._indices = [], [], []
+        return told(self._metrics() if is_first() else {})
+
+    def _metrics(self) -> dict[str, float]:
         return classification_metrics(self.scores, self.labels, multilabel=self.multilabel, classes=self.classes)
+
+    def _collected(self) -> tuple[Scores, NDArray[Any]]:
+        """In the order in which they came, or where several processes have them, in that of the data."""
+        if not is_connected():
+            return np.stack(self._scores), np.concatenate(self._labels)
+        labels = [label for part in self._labels for label in part]
+        found = gathered(dict(zip(self._indices, zip(self._scores, labels, strict=True), strict=True)))
+        if not found:
+            return self._empty()
+        scores, truth = zip(*(found[index] for index in sorted(found)), strict=True)
+        return np.stack(scores), np.stack(truth)
+
+    def _empty(self) -> tuple[Scores, NDArray[Any]]:
+        return np.empty((0, len(self.classes)), np.float32), np.empty(0, np.int64)
 
     def document(self) -> dict[str, Any]:
         return evaluation_document(self.scores, self.labels, multilabel=self.multilabel, classes=self.classes)
@@ -60,14 +79,16 @@ class ClassificationTask(VisionTask[Targets, ScoredLabels]):
         order = np.argsort(np.concatenate([indices for indices, _ in parts]))
         self._scores = list(np.concatenate([scores for _, (scores, _) in parts])[order])
         self._labels = [np.concatenate([labels for _, (_, labels) in parts])[order]]
-        return self.compute()
+        self.scores, self.labels = np.stack(self._scores), np.concatenate(self._labels)
+        self._scores, self._labels = [], []
+        return self._metrics()
 
     def keep_evaluation(self) -> None:
         self._kept = (self.scores, self.labels)
 
     def recall_evaluation(self) -> None:
         self.scores, self.labels = self._kept
-        self._scores, self._labels = [], []
+        self._scores, self._labels, self._indices = [], [], []
 
 
 class MulticlassTask(ClassificationTask):

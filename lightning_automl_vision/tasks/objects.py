@@ -21,8 +21,9 @@ from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.task_settings import VALIDATION_LOSS, ObjectTaskConfig
 from lightning_automl_vision.tasks.base import Part, VisionTask
 from lightning_automl_vision.tiling_plan import Tiling
-from lightning_automl_vision.training.gathering import gathered
+from lightning_automl_vision.training.gathering import average, gathered, is_connected, is_first, told, total
 from lightning_automl_vision.training.losses import LossMeter
+from lightning_automl_vision.training.memory import evaluated
 
 # What the metrics of each loader are called: those of the validation set by their plain names.
 PREFIXES = ("", "training_")
@@ -73,7 +74,9 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
     def validation_step(self, batch: Batch[B], index: int, dataloader_idx: int = 0) -> None:
         super().validation_step(batch, index, dataloader_idx)
         if self._with_losses and dataloader_idx == 0:
-            self._validation_losses.add(self.evaluated.losses(batch))
+            pieces = evaluated(lambda piece: (self.evaluated.losses(piece), len(piece)), batch, self.sizes)
+            for number, (losses, images) in enumerate(pieces, 1):
+                self._validation_losses.add(losses, images / len(batch), ends=number == len(pieces))
 
     def collect(self, predictions: Sequence[D], batch: Batch[B], loader: int = 0) -> None:
         windows: Sequence[Window | None] = batch.windows or [None] * len(batch)
@@ -81,13 +84,10 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
             self._sets[loader].add(index, found, place, window)
 
     def compute(self) -> dict[str, float]:
-        whole = [self._gathered(judged) for judged in self._sets]
-        metrics = {
-            f"{prefix}{name}": value
-            for prefix, judged in zip(PREFIXES, whole, strict=False)
-            for name, value in {**self.verdicts.metrics(judged), **self.verdicts.apart(judged)}.items()
-        }
-        losses = self._validation_losses.mean()
+        whole = [_together(judged) for judged in self._sets]
+        metrics = told(self._metrics(whole) if is_first() else {})
+        batches = self._validation_losses.steps
+        losses = average(self._validation_losses.mean(), batches)
         if losses:
             metrics[VALIDATION_LOSS] = sum(losses.values())
             metrics |= {f"{VALIDATION_LOSS}_{name}": value for name, value in losses.items()}
@@ -95,10 +95,12 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
         self._sets = [judged.emptied() for judged in self._sets]
         return metrics
 
-    @staticmethod
-    def _gathered(judged: Judged) -> Judged:
-        apart = {name: gathered(found) for name, found in judged.apart.items()}
-        return replace(judged, found=gathered(judged.found), apart=apart)
+    def _metrics(self, whole: Sequence[Judged]) -> dict[str, float]:
+        return {
+            f"{prefix}{name}": value
+            for prefix, judged in zip(PREFIXES, whole, strict=False)
+            for name, value in {**self.verdicts.metrics(judged), **self.verdicts.apart(judged)}.items()
+        }
 
     def document(self) -> dict[str, Any]:
         return {} if self.judged is None else self.verdicts.document(self.judged)
@@ -132,7 +134,27 @@ class ObjectTask(VisionTask[B, D], Generic[B, D]):
 
     def counted(self) -> dict[str, int]:
         dropped, self._dropped = self._dropped, 0
-        return {"objects_cut_away": dropped}
+        return total({"objects_cut_away": dropped})
+
+
+def _together(judged: Judged) -> Judged:
+    """With what every process found, for the first one."""
+    if not is_connected():
+        return judged
+    parts = {
+        index: (answer, judged.shown.get(index), {name: found[index] for name, found in judged.apart.items()})
+        for index, answer in judged.found.items()
+    }
+    whole = gathered(parts)
+    return replace(
+        judged,
+        found={index: answer for index, (answer, _, _) in whole.items()},
+        shown={index: shown for index, (_, shown, _) in whole.items() if shown is not None},
+        apart={
+            name: {index: apart[name] for index, (_, _, apart) in whole.items()}
+            for name in {name: None for _, _, apart in whole.values() for name in apart}
+        },
+    )
 
 
 def _by_image(parts: Iterable[tuple[Sequence[int], Found]]) -> Found:

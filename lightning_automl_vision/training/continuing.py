@@ -23,6 +23,8 @@ _FREE = (
     "limits",
     "logger",
     "data.cache",
+    "data.cache_size_megabytes",
+    "data.stream_image_files",
     "task.pictures",
     "trainer.accelerator",
     "trainer.log_every_n_steps",

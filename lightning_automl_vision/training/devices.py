@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.settings import TrainerConfig
+from lightning_automl_vision.training.ranks import check_ranks
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def check_trainer(trainer: TrainerConfig) -> None:
     """Raise ConfigError for what this machine cannot do, or only absurdly slowly."""
-    if trainer.devices > 1:
-        raise ConfigError(f"trainer.devices={trainer.devices}: this version trains on one device. Leave it at 1.")
     device = device_of(trainer.accelerator)
+    if trainer != TrainerConfig() or "TORCHELASTIC_RUN_ID" in os.environ:
+        check_ranks(trainer, device)
     if trainer.precision == "16-mixed" and device == "cpu":
         raise ConfigError("trainer.precision=16-mixed: it needs a GPU, and this run trains on the CPU. Use 32-true.")
-    if trainer.precision == "bf16-mixed" and device == "cpu" and not computes_bf16(_cpu_flags()):
+    if (
+        trainer.precision == "bf16-mixed"
+        and device == "cpu"
+        and not (trainer.force_precision or computes_bf16(_cpu_flags()))
+    ):
         raise ConfigError(
             "trainer.precision=bf16-mixed: this processor has no bf16 units, and networks were measured 6 to 7 times"
-            " slower on such a one than with 32-true. Use 32-true."
+            " slower on such a one than with 32-true. Use 32-true, or trainer.force_precision=true all the same."
         )
     if trainer.precision == "64-true" and device == "mps":
         raise ConfigError(
             "trainer.precision=64-true: mps has no such numbers. Use 32-true, or trainer.accelerator=cpu."
         )
+    if trainer.compile:
+        check_compiler(device)
 
 
 def device_of(accelerator: str) -> str:
@@ -45,6 +55,24 @@ def device_of(accelerator: str) -> str:
     if cuda and accelerator != "mps":
         return "cuda"
     return "mps" if mps else "cpu"
+
+
+def check_compiler(device: str) -> None:
+    """ConfigError where torch has nothing to compile a network with."""
+    if device == "mps":
+        raise ConfigError("trainer.compile=true: torch does not compile for mps reliably. Leave it out.")
+    if device == "cuda":
+        if find_spec("triton") is None:
+            raise ConfigError(
+                "trainer.compile=true: torch compiles for a GPU with triton, which is not installed here."
+            )
+        return
+    named = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++", "cl"])):
+        raise ConfigError(
+            "trainer.compile=true: torch needs a C++ compiler to compile for the CPU, and"
+            f" {f'CXX={named}' if named else 'none'} is found. Install g++, or leave it out."
+        )
 
 
 def computes_bf16(flags: str | None) -> bool:

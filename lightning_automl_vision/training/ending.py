@@ -16,6 +16,7 @@ import lightning as L
 
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.process import requests_to_end
+from lightning_automl_vision.training.gathering import agreed
 
 COMPLETED, STOPPED_EARLY, TIMEOUT, INTERRUPTED = "completed", "stopped_early", "timeout", "interrupted"
 # Where a training that is done once more ended, though its schedule went on: the optimiser step, for this thread.
@@ -30,6 +31,7 @@ class Ending(L.Callback):
     started: float
     max_steps: int | None = None
     reason: str | None = None
+    _asked: bool = field(default=False, init=False)
     _listens: bool = field(default=False, init=False)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -38,25 +40,34 @@ class Ending(L.Callback):
             signal.signal(signal.SIGTERM, self._interrupted)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        over = self._agree()
         if self.reason == INTERRUPTED:
             if ends_a_step(trainer):
                 self._stop_now(trainer)
         elif self.max_steps is not None and trainer.global_step >= self.max_steps:
             self._stop_after_evaluation(trainer, COMPLETED)
-        elif self._is_over and not _is_last_step(trainer):
+        elif over and not _is_last_step(trainer):
             self._stop_after_evaluation(trainer, TIMEOUT)
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Time that an evaluation used up need not cost another step and another evaluation."""
+        over = self._agree()
         if self.reason == INTERRUPTED:
             self._stop_now(trainer)
-        elif self._is_over and self.reason is None and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+        elif over and self.reason is None and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self.reason = TIMEOUT
             trainer.should_stop = True
 
-    @property
-    def _is_over(self) -> bool:
-        return time.monotonic() - self.started > self.seconds
+    def _agree(self) -> bool:
+        """Whether the time is over; of several processes, for any of them, and so with what the user asks one of."""
+        interrupted, over = agreed(self._asked, time.monotonic() - self.started > self.seconds)
+        if interrupted:
+            self.reason = INTERRUPTED
+        return over
+
+    def settle(self) -> None:
+        """Called after training: what was asked since its last evaluation counts as well."""
+        self._agree()
 
     def _stop_after_evaluation(self, trainer: L.Trainer, reason: str) -> None:
         self.reason = reason
@@ -80,9 +91,9 @@ class Ending(L.Callback):
                 self.reason = INTERRUPTED
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        if self.reason == INTERRUPTED:
+        if self._asked:
             raise KeyboardInterrupt
-        self.reason = INTERRUPTED
+        self._asked = True
         LOG.warning("Interrupted: training ends after this step. Once more ends it at once.")
 
 

@@ -19,6 +19,7 @@ from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.training.checkpoints import keep_as, save
 from lightning_automl_vision.training.continuing import BEST, CHECKPOINTS, kept_best
 from lightning_automl_vision.training.early_stopping import NAN, EarlyStopping, improves
+from lightning_automl_vision.training.gathering import is_first
 
 Task = VisionTask[Any, Any]
 
@@ -80,7 +81,9 @@ class Evaluations(L.Callback):
         value = sign * metrics.get(task.primary_metric, NAN)
         best = self.best_epoch is None or improves(value, sign * self.best_metrics.get(task.primary_metric, NAN))
         if best:  # before anything says so
-            self._save_best(trainer, task, metrics)
+            if is_first():
+                self._save_best(trainer, task, metrics)
+            task.keep_evaluation()
             self.best_epoch, self.best_metrics, self.best_is_held = self.epochs, metrics, True
         self._publish(trainer, task, metrics, best=best)
         if self._stopping.observe(value) and self.training.early_stopping and self.epochs < (trainer.max_epochs or 0):
@@ -100,22 +103,24 @@ class Evaluations(L.Callback):
             "epoch": self.epochs,
             "step": trainer.global_step,
             "metrics": metrics,
+            "classes": list(task.classes),
             "state_dict": task.evaluated.state_dict(),
         }
         if self.best_epoch is not None:
             keep_as(self.best, kept_best(self.best_epoch))
         save(values, self.best)
-        task.keep_evaluation()
 
     def _publish(self, trainer: L.Trainer, task: Task, metrics: dict[str, float], *, best: bool) -> None:
-        losses = task.training_losses()
+        losses, counted = task.training_losses(), task.counted()  # of all processes, of which one writes
+        if not is_first():
+            return
         line = {
             "epoch": self.epochs,
             "step": trainer.global_step,
             "seconds": round(time.monotonic() - self.started, 3),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             **losses,
-            **task.counted(),
+            **counted,
             **metrics,
         }
         append(self.folder / "metrics.jsonl", json.dumps(finite(line), allow_nan=False) + "\n")

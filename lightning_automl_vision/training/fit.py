@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import DoublePrecision
+from torch import nn
 
-from lightning_automl_vision.errors import TrainingError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.models import Batch
 from lightning_automl_vision.result import PRUNED
@@ -24,11 +23,15 @@ from lightning_automl_vision.training.checkpoints import WholeFiles, load
 from lightning_automl_vision.training.devices import check_trainer, device_of
 from lightning_automl_vision.training.ending import COMPLETED, LAST_STEP, STOPPED_EARLY, Ending
 from lightning_automl_vision.training.evaluations import Evaluations
+from lightning_automl_vision.training.gathering import is_first, same_tensors
+from lightning_automl_vision.training.halving import recover_memory, why_it_failed
 from lightning_automl_vision.training.noise import silenced
 from lightning_automl_vision.training.progress import Progress
 from lightning_automl_vision.training.resuming import Checkpoints, Resumed, begin
 from lightning_automl_vision.training.schedules import accumulated_batches
+from lightning_automl_vision.training.speed import quickened
 from lightning_automl_vision.training.stopping import Stopping
+from lightning_automl_vision.training.strategy import devices_of, leaves_weights_out
 from lightning_automl_vision.training.trackers import keep_rows
 
 
@@ -90,11 +93,12 @@ def fit(
         data=data,
         resumed=resumed,
     )
-    bars = [Progress()] if sys.stderr.isatty() and not quiet else []
-    begin(folder, resumed)
+    bars = [Progress()] if sys.stderr.isatty() and not quiet and is_first() else []
+    if is_first():
+        begin(folder, resumed)
     try:
-        with silenced(), ending.listening():
-            if resumed is not None:
+        with silenced(), ending.listening(), quickened(task, trainer):
+            if resumed is not None and is_first():
                 keep_rows(loggers, resumed.step)
             task.publish_every = trainer.log_every_n_steps
             task.train()  # the trainer keeps each module's mode, whatever it is
@@ -104,32 +108,25 @@ def fit(
                 folder=folder,
                 loggers=loggers,
                 callbacks=[*bars, ending, evaluations, stopping, *callbacks, checkpoints],
+                unused=leaves_weights_out(task, training_loader, trainer),
             )
+            recover_memory(lightning, training)
             lightning.strategy.checkpoint_io = WholeFiles(None if resumed is None else resumed.checkpoint)
             if resumed is None or resumed.ended is None:
                 lightning.fit(
                     task, training_loader, validation_loader, ckpt_path=None if resumed is None else resumed.path
                 )
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):  # torch has no class of its own for it
+        ending.settle()
+    except (ValueError, RuntimeError, MemoryError) as error:
+        if (told := why_it_failed(error, training)) is None:
             raise
-        raise TrainingError(
-            f"A batch holds one picture of {training.training_crop_size} pixels, which is a single value where the"
-            " model's batch norms see it: they cannot train on that."
-            f" Change training.training_batch_size={training.training_batch_size}: two pictures are the least."
-        ) from None
-    except torch.cuda.OutOfMemoryError:
-        raise TrainingError(
-            f"The device's memory is too small for training.training_batch_size={training.training_batch_size} and"
-            f" training.validation_batch_size={training.validation_batch_size}. Halve them, and double"
-            f" training.gradient_accumulation_step={training.gradient_accumulation_step} to train alike."
-        ) from None
+        raise told from None
     if evaluations.best_epoch is not None:
-        best = load(evaluations.best)
-        task.model.load_state_dict(best["state_dict"])
+        best = load(evaluations.best)["state_dict"] if is_first() else {}
+        take(task.model, best)
         if not evaluations.best_is_held:
             LOG.info("Epoch %d, the best so far, is judged again for what is told of it.", evaluations.best_epoch)
-            task.evaluated.load_state_dict(best["state_dict"])
+            take(task.evaluated, best)
             with silenced():
                 judge = make_trainer(training, trainer, folder=folder, loggers=(), callbacks=[])
                 judge.validate(task, validation_loader, verbose=False)
@@ -149,6 +146,13 @@ def fit(
     )
 
 
+def take(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """The weights that the first process has, in all of them."""
+    if is_first():
+        model.load_state_dict(state)
+    same_tensors(model, weights=True)
+
+
 def make_trainer(
     training: TrainingConfig,
     trainer: TrainerConfig,
@@ -156,13 +160,17 @@ def make_trainer(
     folder: Path,
     loggers: Sequence[Logger],
     callbacks: list[L.Callback],
+    unused: bool = False,
 ) -> L.Trainer:
-    """Lightning's trainer, its own checkpoints, bars and summaries switched off."""
+    """Lightning's trainer, its own checkpoints, bars and summaries switched off; of all processes that are connected.
+
+    With ``unused`` each step looks for weights that had no part in it.
+    """
     double = trainer.precision == "64-true"
     device = device_of(trainer.accelerator)
     return L.Trainer(
         accelerator=device,
-        devices=trainer.devices,
+        **devices_of(trainer, unused=unused),
         precision=None if double else trainer.precision,  # type: ignore[arg-type]  # checked to be one of its literals
         plugins=[DoubleBatches()] if double else None,
         max_epochs=training.number_of_epochs,
@@ -187,7 +195,7 @@ def batches_of_a_step(training: TrainingConfig) -> int:
     """How many batches one optimiser step is made of; a warm-up may begin with fewer."""
     if training.nominal_batch_size is None:
         return training.gradient_accumulation_step
-    return accumulated_batches(training.nominal_batch_size, training.training_batch_size)
+    return accumulated_batches(training.nominal_batch_size, int(training.training_batch_size))
 
 
 class DoubleBatches(DoublePrecision):

@@ -20,11 +20,23 @@ class LossMeter:
         self._totals: Means = {}
         self._steps = 0
 
-    def add(self, losses: Mapping[str, Tensor]) -> None:
+    def add(self, losses: Mapping[str, Tensor], share: float = 1.0, *, ends: bool = True) -> None:
+        """Those of a step, or of a share of it; what ``ends`` it counts it."""
         for name, loss in losses.items():
-            so_far = self._window.get(name)
-            self._window[name] = loss.detach() if so_far is None else so_far + loss.detach()
-        self._window_steps += 1
+            so_far, added = self._window.get(name), loss.detach() if share == 1 else loss.detach() * share
+            self._window[name] = added if so_far is None else so_far + added
+        self._window_steps += ends
+
+    def copy(self) -> LossMeter:
+        copied = LossMeter()
+        copied._window, copied._window_steps = dict(self._window), self._window_steps
+        copied._totals, copied._steps = dict(self._totals), self._steps
+        return copied
+
+    @property
+    def steps(self) -> int:
+        """Since ``mean`` was last asked for."""
+        return self._steps + self._window_steps
 
     def recent(self) -> Means:
         """Over the steps since this, or ``mean``, was last asked for; empty when there were none."""
@@ -33,7 +45,7 @@ class LossMeter:
         for name, total in sums.items():
             self._totals[name] = self._totals.get(name, 0.0) + total
         self._steps += steps
-        return {name: total / steps for name, total in sums.items()}
+        return {name: total / max(steps, 1) for name, total in sums.items()}
 
     def mean(self) -> Means:
         """Over the steps since this was last asked for."""

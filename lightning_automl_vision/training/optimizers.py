@@ -48,7 +48,7 @@ def make_optimizer(model: nn.Module, training: TrainingConfig) -> Optimizer:
 
 def scaled_decay(training: TrainingConfig) -> float:
     """The weight decay for what a nominal batch size really comes to."""
-    nominal, size = training.nominal_batch_size, training.training_batch_size
+    nominal, size = training.nominal_batch_size, int(training.training_batch_size)
     if nominal is None:
         return training.weight_decay
     return training.weight_decay * size * accumulated_batches(nominal, size) / nominal

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import lightning as L
-import numpy as np
 import torch
 
 from lightning_automl_vision.data.labelled import LabelledImages
@@ -27,11 +25,13 @@ from lightning_automl_vision.training.checkpoints import forget, keep_as, load
 from lightning_automl_vision.training.continuing import BEST, CHECKPOINTS, LAST, NEVER, PREVIOUS, kept_best
 from lightning_automl_vision.training.ending import COMPLETED, INTERRUPTED, STOPPED_EARLY, Ending, ends_a_step
 from lightning_automl_vision.training.evaluations import Evaluations
+from lightning_automl_vision.training.gathering import agreed, each, is_first, share, told
+from lightning_automl_vision.training.random_states import random_states, set_random_states
 from lightning_automl_vision.training.stopping import Stopping
 
 Task = VisionTask[Any, Any]
 # What a checkpoint calls what is ours in it, and how that is laid out.
-_OURS, _VERSION = "lightning_automl_vision", 1
+_OURS, _VERSION = "lightning_automl_vision", 2
 _MINUTE = 60.0
 
 
@@ -60,8 +60,18 @@ class Resumed:
 def find(folder: Path, data: str) -> Resumed | None:
     """What the attempt before left in a run's folder, of its last checkpoint that can be read and whose best is there.
 
-    ConfigError where it learnt from other data.
+    ConfigError where it learnt from other data. Of several processes the first looks, and all go on from what it found.
     """
+    found = _find(folder, data) if is_first() else None
+    path = told(None if found is None else found.path)
+    if path is None or found is not None:
+        return found
+    if (found := _read(path)) is None:
+        raise ConfigError(f"{path} is not there for process {share().rank + 1}: all need the same output_dir to go on.")
+    return found
+
+
+def _find(folder: Path, data: str) -> Resumed | None:
     there = [path for name in (LAST, PREVIOUS) if (path := folder / CHECKPOINTS / name).is_file()]
     for path in there:
         resumed = _read(path)
@@ -99,7 +109,13 @@ def _read(path: Path) -> Resumed | None:
     if not isinstance(ours, dict) or ours.pop("version", None) != _VERSION:
         LOG.warning("%s is not used: another version of this package wrote it.", path)
         return None
-    return Resumed(path=path, checkpoint=checkpoint, **ours)
+    processes = ours.pop("processes")
+    if len(processes) != share().size:
+        raise ConfigError(
+            f"{path} was written by {len(processes)} processes, and cannot be gone on from by {share().size}. Start as"
+            f" many, begin anew in its place with resume={NEVER}, or name another folder."
+        )
+    return Resumed(path=path, checkpoint=checkpoint, **ours, **processes[share().rank])
 
 
 def _restore_best(folder: Path, epoch: int | None) -> bool:
@@ -193,17 +209,20 @@ class Checkpoints(L.Callback):
         self._saved = time.monotonic()
         if self.resumed is not None:
             task.go_on_from(self.resumed.task)
-            _set_random_states(self.resumed.random)
+            set_random_states(self.resumed.random)
+        elif share().rank:
+            torch.manual_seed(torch.initial_seed() + share().rank)  # or all would drop out the same
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._is_due:
+        if agreed(self._is_due)[0]:
             self._save(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Not after the last of an epoch: an evaluation follows, or the next epoch begins."""
         if trainer.is_last_batch or not ends_a_step(trainer):
             return
-        if self.ending.reason == INTERRUPTED or (self._is_due and not trainer.should_stop):
+        due = agreed(self._is_due)[0]
+        if self.ending.reason == INTERRUPTED or (due and not trainer.should_stop):
             self._save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -212,6 +231,7 @@ class Checkpoints(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, task: Task, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         epochs, batches = _position(trainer)
+        checkpoint["classes"] = list(task.classes)
         checkpoint["loops"] = {"fit_loop": _loops(trainer, epochs, batches)}
         checkpoint[_OURS] = {
             "version": _VERSION,
@@ -223,8 +243,7 @@ class Checkpoints(L.Callback):
             "reason": self.stopping.reason,
             "data": self.data,
             "evaluations": self.evaluations.state(),
-            "task": task.training_state(),
-            "random": _random_states(),
+            "processes": each({"task": task.training_state(), "random": random_states()}),
         }
 
     @property
@@ -246,7 +265,7 @@ class Checkpoints(L.Callback):
         trainer.save_checkpoint(folder / LAST)
         best = self.evaluations.best_epoch
         needed = {kept_best(epoch) for epoch in (self._best_before, best) if epoch is not None}
-        for left in folder.glob("best_*.ckpt"):
+        for left in folder.glob("best_*.ckpt") if is_first() else ():
             if left.name not in needed:
                 forget(left)
         self._best_before, self._saved = best, time.monotonic()
@@ -279,26 +298,3 @@ def _loops(trainer: L.Trainer, epochs: int, batches: int) -> dict[str, Any]:
 
 def _done(count: int) -> dict[str, int]:
     return dict.fromkeys(("ready", "started", "processed", "completed"), count)
-
-
-def _random_states() -> dict[str, Any]:
-    """Of everything that draws in this process: dropout and its like, on each device."""
-    name, keys, *rest = tuple(np.random.get_state(legacy=True))
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "python": random.getstate(),
-    }
-
-
-def _set_random_states(states: Mapping[str, Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    if len(states["cuda"]) == torch.cuda.device_count() and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
-    if states["mps"] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(states["mps"])
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(states["python"])

@@ -78,7 +78,7 @@ class WarmUp:
         return cls(
             training=training,
             batches=max(round(training.warmup_epochs * batches_per_epoch), 100) if training.warmup_epochs else 0,
-            accumulated=accumulated_batches(nominal, training.training_batch_size) if nominal else 1,
+            accumulated=accumulated_batches(nominal, int(training.training_batch_size)) if nominal else 1,
         )
 
     def at(self, batch: int, epoch: int) -> Pace:

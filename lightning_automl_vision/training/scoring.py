@@ -14,6 +14,7 @@ from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.data.module import ImageLoader, make_loader
 from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import order_by_shape
+from lightning_automl_vision.data.shares import ALL, Share
 from lightning_automl_vision.models import Batch
 from lightning_automl_vision.predictor import open_model
 from lightning_automl_vision.settings import DataConfig, TrainingConfig
@@ -42,6 +43,8 @@ class Scorer:
     workers: int | None = None
     maximum_pixels: int = DataConfig.maximum_image_pixels
     seed: int = 0
+    share: Share = ALL
+    lost: set[str] | None = None
 
     def loader(self, images: LabelledImages[Any]) -> ImageLoader:
         """Pictures that keep their shape come in the order of their shapes: so they need little padding."""
@@ -58,6 +61,8 @@ class Scorer:
             workers=self.workers,
             maximum_pixels=self.maximum_pixels,
             pin_memory=torch.cuda.is_available() and self.accelerator != "cpu",
+            share=self.share,
+            lost=self.lost,
         )
 
     def score(self, images: LabelledImages[Any], watched: Callable[[Batches], Batches] = iter) -> dict[str, float]:
@@ -67,7 +72,7 @@ class Scorer:
         self.task.judge(images)
         with torch.inference_mode():
             for batch in watched(self.loader(images)):
-                self.task.collect(self.task.answer(model, batch.to(device)), batch)
+                self.task.collect(self.task.answered(model, batch.to(device)), batch)
         return self.task.compute()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -14,26 +14,34 @@ import torch
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.data.labelled import DataSplits, LabelledImages
 from lightning_automl_vision.data.module import ImageLoader, make_loader
+from lightning_automl_vision.data.packed import labels_of
 from lightning_automl_vision.data.prepared import Transform
 from lightning_automl_vision.data.resizing import Resizing
+from lightning_automl_vision.errors import ConfigError, TrainingError
 from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
 from lightning_automl_vision.models import VisionModel
 from lightning_automl_vision.run import RunFolder, write_json, write_lines
 from lightning_automl_vision.search.per_image import PER_IMAGE
+from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.specs import TASKS, ModelSpec, without_published
 from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.tasks.objects import ObjectTask
 from lightning_automl_vision.tiling_plan import Tiling
+from lightning_automl_vision.training.carried_over import CarriedOver, carry_over
 from lightning_automl_vision.training.class_weights import configure_loss
 from lightning_automl_vision.training.continuing import NEVER
 from lightning_automl_vision.training.devices import check_trainer, device_of
+from lightning_automl_vision.training.earlier_model import earlier_model
 from lightning_automl_vision.training.fit import FitResult, fit
 from lightning_automl_vision.training.freezing import freeze
+from lightning_automl_vision.training.gathering import each, is_first, share
 from lightning_automl_vision.training.pictures import Pictures
 from lightning_automl_vision.training.preparation import resizing_for, sized, training_transform
-from lightning_automl_vision.training.resuming import find, fingerprint
+from lightning_automl_vision.training.probing import AUTO, fitting_batch_size
+from lightning_automl_vision.training.resuming import Resumed, find, fingerprint
 from lightning_automl_vision.training.scoring import Scorer
 from lightning_automl_vision.training.start_weights import start_from
+from lightning_automl_vision.training.strategy import for_processes
 from lightning_automl_vision.training.tiles import cut_of, gains, seen_through, tiling_for
 from lightning_automl_vision.training.trackers import make_trackers
 
@@ -41,6 +49,12 @@ from lightning_automl_vision.training.trackers import make_trackers
 def checked_transform(settings: Settings) -> Transform:
     """The training transform, made and tried out before the data are read; refuses what only heavy imports can tell."""
     check_trainer(settings.trainer)
+    processes = settings.trainer.devices * settings.trainer.num_nodes
+    if settings.training.training_batch_size == AUTO and processes > 1:
+        raise ConfigError(
+            f"training.training_batch_size={AUTO}: {processes} devices would each find a size of their own. Give a"
+            " number, such as the one that is found with trainer.devices=1."
+        )
     return training_transform(settings.augment, settings.training)
 
 
@@ -54,6 +68,8 @@ class TrainingSession:
     transform: Transform
     resizing: Resizing
     tiling: Tiling
+    carried: CarriedOver | None = None
+    lost: set[str] = field(default_factory=set)
 
     @classmethod
     def prepare(
@@ -71,12 +87,13 @@ class TrainingSession:
         model = build(len(data.classes))
         if settings.model.weights is not None:
             start_from(model, settings.model.weights, data.classes, build)
+        earlier = earlier_model(settings)
+        carried = None if earlier is None else carry_over(model, earlier, data.classes, build)
         resizing = resizing_for(model, settings.augment, training)
         tiling = tiling_for(settings, data.training, resizing)
         model.prepare(seen_through(tiling, settings.tiler, data.training), Path(settings.output_dir))
         freeze(model, training.layers_to_freeze, settings.model.name)
-        labels = (sample.target.labels for sample in data.training.samples)
-        configure_loss(model, training, labels, len(data.classes))
+        configure_loss(model, training, labels_of(data.training.samples), len(data.classes))
         task = resolve_name(TASKS[settings.task.name].builder)(model, training, data.classes, settings.task)
         if isinstance(task, ObjectTask):
             task.tiling = tiling
@@ -89,24 +106,20 @@ class TrainingSession:
             transform=sized(transform, resizing, hsv_later=device_of(settings.trainer.accelerator) == "cuda"),
             resizing=resizing,
             tiling=tiling,
+            carried=carried,
         )
 
     def fit(self, folder: RunFolder, callbacks: Sequence[L.Callback] = ()) -> FitResult:
-        training = self.settings.training
         judged = [self.data.validation]
         if getattr(self.settings.task, "log_training_metrics", False):
             judged.append(self.data.training)
         self.task.judge(*judged)
         data = fingerprint(self.data.training, self.data.validation)
+        if len({*each(data)}) > 1:
+            raise TrainingError("The processes of this training find different images or labels: give all the same.")
         resumed = find(folder.path, data) if self.settings.resume != NEVER else None
-        loader = self._loader(
-            self.data.training,
-            self.transform,
-            training.training_batch_size,
-            shuffle=True,
-            balanced=training.balanced_sampling,
-            cut=cut_of(self.tiling, self.settings.tiler, self.data.training, training=True),
-        )
+        self.task.config = training = for_processes(self._with_batch_sizes(resumed), self.settings.trainer)
+        loader = self._training_loader(int(training.training_batch_size), self.settings.training.number_of_workers)
         if resumed is not None:
             loader.begin_at(resumed.epochs, resumed.batches)
         return fit(
@@ -117,11 +130,61 @@ class TrainingSession:
             trainer=self.settings.trainer,
             limits=self.settings.limits,
             folder=folder.path,
-            loggers=make_trackers(self.settings.logger),
+            loggers=make_trackers(self.settings.logger) if is_first() else (),
             callbacks=[*self._pictures(folder), *callbacks],
             quiet=self.settings.quiet,
             data=data,
             resumed=resumed,
+        )
+
+    @property
+    def batch_size(self) -> dict[str, int | str]:
+        """How many images a training step was asked to have, and how many of them were computed at once."""
+        size = int(self.task.config.training_batch_size)
+        return {
+            "requested": self.settings.training.training_batch_size,
+            "used": self.task.sizes.of_training(size),
+        }
+
+    @property
+    def validation_batch_size(self) -> dict[str, int | str]:
+        """The same of evaluations."""
+        size = int(self.task.config.validation_batch_size)
+        return {
+            "requested": self.settings.training.validation_batch_size,
+            "used": self.task.sizes.of_validation(size),
+        }
+
+    def _with_batch_sizes(self, resumed: Resumed | None) -> TrainingConfig:
+        """In numbers where `auto` was asked for: those of an earlier attempt, or what is found by trying."""
+        training = self.settings.training
+        size, evaluated = training.training_batch_size, training.validation_batch_size
+        if size == AUTO:
+            size = (
+                fitting_batch_size(
+                    self.task,
+                    lambda images: next(iter(self._training_loader(images, workers=0))),
+                    images=len(self.data.training),
+                    training=training,
+                    trainer=self.settings.trainer,
+                )
+                if resumed is None
+                else resumed.task["batch_size"]
+            )
+            size = min(each(size))
+        return replace(
+            training, training_batch_size=size, validation_batch_size=size if evaluated == AUTO else evaluated
+        )
+
+    def _training_loader(self, batch_size: int, workers: int | None) -> ImageLoader:
+        return self._loader(
+            self.data.training,
+            self.transform,
+            batch_size,
+            workers=workers,
+            shuffle=True,
+            balanced=self.settings.training.balanced_sampling,
+            cut=cut_of(self.tiling, self.settings.tiler, self.data.training, training=True),
         )
 
     def _pictures(self, folder: RunFolder) -> list[L.Callback]:
@@ -129,6 +192,8 @@ class TrainingSession:
         if not count or not isinstance(self.task, ObjectTask):
             return []
         self.task.show(count)
+        if not is_first():
+            return []
         return [Pictures(folder.path / "pictures", maximum_pixels=self.settings.data.maximum_image_pixels)]
 
     def score(self, images: LabelledImages[Any]) -> dict[str, float]:
@@ -164,12 +229,19 @@ class TrainingSession:
             resizing=self.resizing,
             tiling=self.tiling,
             tiler=self.settings.tiler,
-            batch_size=self.settings.training.validation_batch_size,
+            batch_size=int(self.task.config.validation_batch_size),
             accelerator=self.settings.trainer.accelerator,
             workers=self.settings.training.number_of_workers,
             maximum_pixels=self.settings.data.maximum_image_pixels,
             seed=self.seed,
+            share=share(),
+            lost=self._lost,
         )
+
+    @property
+    def _lost(self) -> set[str] | None:
+        """None where a picture that cannot be read ends the run."""
+        return self.lost if self.settings.data.ignore_data_errors else None
 
     def _tile_settings(self) -> dict[str, Any]:
         return self.tiling.as_settings() if isinstance(self.task, ObjectTask) else {}
@@ -184,8 +256,8 @@ class TrainingSession:
             transform=transform,
             batch_size=batch_size,
             seed=self.seed,
-            workers=self.settings.training.number_of_workers,
             maximum_pixels=self.settings.data.maximum_image_pixels,
             pin_memory=torch.cuda.is_available() and self.settings.trainer.accelerator != "cpu",
-            **options,
+            **{"share": share(), **options},
+            lost=self._lost,
         )

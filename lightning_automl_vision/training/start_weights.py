@@ -45,10 +45,10 @@ def start_from(
 
 def load_start_weights(model: VisionModel[Any, Any], file: str, *, without: Collection[str] = ()) -> None:
     """Fill the backbone; tensors of another shape, and those of its own that are named, are left out and named."""
-    given = model.renamed({_bare(name): tensor for name, tensor in read_tensors(Path(file)).items()})
+    given = model.renamed({bare(name): tensor for name, tensor in read_tensors(Path(file)).items()})
     backbone = model.backbone()
     state = backbone.state_dict()
-    own = {_bare(name): name for name in state}
+    own = {bare(name): name for name in state}
     asked = [name for name in own if name in given and own[name] not in without]
     fitting = {own[name]: given[name] for name in asked if given[name].shape == state[own[name]].shape}
     if not any(value.is_floating_point() and value.ndim > 1 for value in fitting.values()):
@@ -96,37 +96,45 @@ def report(file: str, *, loaded: int, new: Sequence[str]) -> None:
 
 def read_tensors(file: Path) -> Mapping[str, Tensor]:
     """The state dict in a safetensors file, or in one that torch saved; nothing in it is executed."""
+    asked = f"model.weights={file}"
+    return tensors_in(read_values(file, asked), asked)
+
+
+def read_values(file: Path, asked: str) -> Any:
+    """What a file of tensors holds; ``asked`` is the key and the value that named it, for errors."""
     if not file.is_file():
-        raise WeightsError(f"model.weights={file}: no such file.")
+        raise WeightsError(f"{asked}: no such file.")
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(file)
-        values = torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if _holds_a_module(file):
             raise WeightsError(
-                f"model.weights={file}: it holds a whole model object, and loading that could run any code."
+                f"{asked}: it holds a whole model object, and loading that could run any code."
                 f" Of a YOLOv5 checkpoint lav convert-weights input={file} output={file.stem}.safetensors takes the"
                 " tensors; of another save the state dict where it was made: torch.save(model.state_dict(), FILE)."
             ) from None
         raise WeightsError(
-            f"model.weights={file}: it is no file of tensors, or it holds Python objects beside them, and loading those"
+            f"{asked}: it is no file of tensors, or it holds Python objects beside them, and loading those"
             " could run any code."
             " Save the state dict where the model was made: torch.save(model.state_dict(), FILE)."
         ) from None
     except Exception as error:  # safetensors, zip and torch each have their own
         reason = "it is empty" if not file.stat().st_size else "it is damaged or cut short"
         detail = " ".join(str(error).split())[:120]
-        raise WeightsError(
-            f"model.weights={file}: {reason}{f' ({detail})' if detail else ''}. Copy it again."
-        ) from None
+        raise WeightsError(f"{asked}: {reason}{f' ({detail})' if detail else ''}. Copy it again.") from None
+
+
+def tensors_in(values: Any, asked: str) -> Mapping[str, Tensor]:
+    """Those of a state dict, or of one that is nested in it."""
     for nest in ("state_dict", "model_state_dict", "model"):
         if isinstance(values, dict) and isinstance(values.get(nest), dict):
             values = values[nest]
     if not isinstance(values, dict) or not any(isinstance(value, Tensor) for value in values.values()):
-        raise WeightsError(f"model.weights={file}: it holds no tensors by name. Save a state dict.")
+        raise WeightsError(f"{asked}: it holds no tensors by name. Save a state dict.")
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
@@ -140,7 +148,8 @@ def _holds_a_module(file: Path) -> bool:
     return b"_modules" in pickled and b"_parameters" in pickled
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
+    """Without what wraps a network, in whatever file."""
     while name.startswith(_PREFIXES):
         name = name.partition(".")[2]
     return name

@@ -17,6 +17,7 @@ def lav_models() -> list[ModelSpec]:
             find_weights=f"lav_torchvision.weights:finders.{name}",
             config=architecture.config,
             freezable=RESNET_GROUPS,
+            refuses={"compile=true": "compiling its network was not done after four minutes of a processor"},
             licence="BSD-3-Clause",
             weights=f"{architecture.trained_on}, BSD-3-Clause",
             parameters=architecture.parameters,

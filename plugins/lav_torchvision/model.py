@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -28,6 +28,8 @@ SEED_OF_EVALUATION = 0
 
 class TorchvisionDetector(Detector[B, D]):
     """``background`` is how many classes of the network come before those that are asked for."""
+
+    classes_by_anchor = ("head.classification_head.cls_logits.",)
 
     def __init__(
         self, network: nn.Module, options: DetectorConfig, *, background: int, freezable: tuple[tuple[str, ...], ...]
@@ -92,6 +94,11 @@ class TorchvisionDetector(Detector[B, D]):
 
     def backbone(self) -> nn.Module:
         return self.network
+
+    def compilable(self) -> Sequence[nn.Module]:
+        """What comes after it goes by how many objects there are."""
+        backbone: Any = self.network.backbone
+        return [backbone]
 
     def renamed(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return renamed(self.network, tensors)

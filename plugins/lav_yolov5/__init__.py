@@ -36,6 +36,7 @@ def lav_models() -> list[ModelSpec]:
             find_weights="lav_yolov5.weights:find_weights",
             config=YoloV5Config,
             freezable=GROUPS,
+            refuses={"compile=true": "compiling its network was not done after four minutes of a processor"},
             defaults={TASK: DEFAULTS},
             licence="Apache-2.0",
             weights="none; timm's for a backbone",

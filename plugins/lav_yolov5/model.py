@@ -28,6 +28,7 @@ from lightning_automl_vision.samples import ScoredBoxes
 
 class YoloV5(Detector[BoxTargets, ScoredBoxes]):
     summed_over_images = True
+    classes_by_anchor = ("",)  # only the head has classes
 
     def __init__(
         self, network: Network, options: YoloV5Config, *, classes: int, freezable: tuple[tuple[str, ...], ...]

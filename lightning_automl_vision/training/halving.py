@@ -1,0 +1,201 @@
+"""Training steps that are done again, fewer images at a time, when the memory is too small for them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
+from lightning.pytorch.loops.utilities import _block_parallel_sync_behavior
+from torch import Tensor
+
+from lightning_automl_vision.errors import TrainingError
+from lightning_automl_vision.log import LOG
+from lightning_automl_vision.models import Batch
+from lightning_automl_vision.settings import TrainingConfig
+from lightning_automl_vision.training.memory import (
+    Share,
+    first_line,
+    forget_failed,
+    halved,
+    in_pieces,
+    is_lone_picture,
+    is_out_of_memory,
+    too_small,
+)
+from lightning_automl_vision.training.random_states import random_states, set_random_states
+
+if TYPE_CHECKING:
+    from lightning_automl_vision.tasks.base import VisionTask
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A batch of the step that is being computed."""
+
+    number: int
+    batch: Batch[Any]
+    kwargs: OrderedDict[str, Any]
+    accumulated: int
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What a step changes before the weights: statistics of norms, random states, what was counted."""
+
+    buffers: Sequence[Tensor]
+    random: Mapping[str, Any]
+    counted: Callable[[], None]
+
+    @classmethod
+    def of(cls, task: VisionTask[Any, Any]) -> _Before:
+        return cls([buffer.clone() for buffer in task.model.buffers()], random_states(), task.counted_so_far())
+
+    def restore(self, task: VisionTask[Any, Any]) -> None:
+        with torch.no_grad():
+            for buffer, value in zip(task.model.buffers(), self.buffers, strict=True):
+                buffer.copy_(value)
+        for parameter in task.model.parameters():
+            parameter.grad = None
+        set_random_states(self.random)
+        self.counted()
+
+
+@dataclass
+class _Step:
+    """The batches since the last optimiser step, and how things were before the first of them."""
+
+    before: _Before
+    given: list[_Given] = field(default_factory=list)
+
+
+class StepsInPieces(_AutomaticOptimization):
+    """Lightning's way from a batch to gradients and a step, which halves what is computed at once when memory ends.
+
+    The step that failed is done again from its first batch on, with the same images, random numbers and statistics of
+    norms as before. Of several processes none can do a step again alone: there the error stands.
+    """
+
+    def __init__(self, trainer: L.Trainer, asked: int) -> None:
+        super().__init__(trainer)
+        self._asked = asked
+        self._step: _Step | None = None
+        self._updates_weights = False
+
+    def run(self, optimizer: Any, batch_idx: int, kwargs: OrderedDict[str, Any]) -> dict[str, Any]:
+        if self._step is None:
+            self._step = _Step(_Before.of(self._task))
+        batch = kwargs["batch"]
+        self._step.given.append(_Given(batch_idx, batch, kwargs, self.trainer.accumulate_grad_batches))
+        steps, again = self.trainer.global_step, False
+        while (done := self._attempted(optimizer, again=again)) is None:
+            self._make_smaller()
+            again = True
+        if self.trainer.global_step != steps:
+            self._step = None
+        return done
+
+    @property
+    def _task(self) -> VisionTask[Any, Any]:
+        task: Any = self.trainer.lightning_module
+        return task  # type: ignore[no-any-return]
+
+    def _attempted(self, optimizer: Any, *, again: bool) -> dict[str, Any] | None:
+        """None where the memory was too small; what had been computed is let go of on return."""
+        assert self._step is not None
+        *earlier, last = self._step.given
+        self._updates_weights = False
+        try:
+            for given in earlier if again else ():
+                self._add_gradients(optimizer, given, self._parts(given))
+            *first, (share, piece) = self._parts(last)
+            self._add_gradients(optimizer, last, first)
+            self.trainer.accumulate_grad_batches = last.accumulated
+            self._task.share = share
+            return super().run(optimizer, last.number, OrderedDict({**last.kwargs, "batch": piece}))
+        except (RuntimeError, MemoryError, ValueError) as error:
+            size = self._size
+            if is_lone_picture(error) and self._task.sizes.training is not None:
+                raise too_small("training_batch_size", self._asked, least=2) from None
+            if not is_out_of_memory(error) or self._updates_weights or self.trainer.world_size > 1:
+                raise
+            if size == 1:
+                raise too_small("training_batch_size", self._asked) from None
+            return None
+
+    @property
+    def _size(self) -> int:
+        """The most images that were computed at once."""
+        assert self._step is not None
+        largest = max(len(given.batch) for given in self._step.given)
+        return min(self._task.sizes.training or largest, largest)
+
+    def _parts(self, given: _Given) -> list[tuple[Share, Batch[Any]]]:
+        pieces = in_pieces(given.batch, self._task.sizes.training)
+        if len(pieces) == 1:
+            return [(Share(), given.batch)]
+        return [
+            (Share(len(piece) / len(given.batch), ends=number == len(pieces)), piece)
+            for number, piece in enumerate(pieces, 1)
+        ]
+
+    def _add_gradients(self, optimizer: Any, given: _Given, parts: Sequence[tuple[Share, Batch[Any]]]) -> None:
+        self.trainer.accumulate_grad_batches = given.accumulated
+        for share, piece in parts:
+            self._task.share = share
+            kwargs = OrderedDict({**given.kwargs, "batch": piece})
+            with _block_parallel_sync_behavior(self.trainer.strategy, block=True):
+                self._make_closure(kwargs, optimizer, given.number)()
+
+    def _make_smaller(self) -> None:
+        assert self._step is not None
+        task, size = self._task, self._size
+        step = self.optim_progress.optimizer.step
+        step.total.ready, step.current.ready = step.total.completed, step.current.completed
+        task.sizes.training = halved(size)
+        self._step.before.restore(task)
+        forget_failed()
+        LOG.warning(
+            "The memory is too small to train on %d images at once: from step %d on it is %d at a time, with their"
+            " gradients added up, so that a step learns from the same images as before.",
+            size,
+            self.trainer.global_step + 1,
+            task.sizes.training,
+        )
+
+    def _make_zero_grad_fn(self, batch_idx: int, optimizer: Any) -> None:
+        """The task does so after each step: before a piece it would forget those that came before."""
+
+    def _optimizer_step(self, batch_idx: int, train_step_and_backward_closure: Callable[[], Tensor | None]) -> None:
+        def gradients() -> Tensor | None:
+            loss = train_step_and_backward_closure()
+            self._updates_weights = True  # from here on a step cannot be done again
+            return loss
+
+        super()._optimizer_step(batch_idx, gradients)
+
+
+def recover_memory(trainer: L.Trainer, training: TrainingConfig) -> None:
+    """Let a trainer that has not begun do what does not fit in pieces."""
+    trainer.fit_loop.epoch_loop.automatic_optimization = StepsInPieces(trainer, int(training.training_batch_size))
+
+
+def why_it_failed(error: BaseException, training: TrainingConfig) -> TrainingError | None:
+    """In words of the user's, where what a training was ended by has to do with the size of its batches."""
+    size = training.training_batch_size
+    if is_lone_picture(error):
+        return TrainingError(
+            f"A batch holds one picture of {training.training_crop_size} pixels, which is a single value where the"
+            " model's batch norms see it: they cannot train on that."
+            f" Change training.training_batch_size={size}: two pictures are the least."
+        )
+    if is_out_of_memory(error):
+        return TrainingError(
+            f"The memory is too small for training.training_batch_size={size}: {first_line(error)}. Give smaller"
+            " batches, training.number_of_workers=0, or choose a smaller model."
+        )
+    return None
