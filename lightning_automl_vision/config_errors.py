@@ -129,7 +129,8 @@ _OVERRIDE = re.compile(r"(?:Could not override|Error merging override|An item is
 
 def _override_in(text: str) -> str:
     match = _OVERRIDE.search(text.splitlines()[0])
-    return match.group(1) if match else ""
+    found = match.group(1) if match else ""
+    return f"{found}'" if found.count("'") % 2 else found  # a quote that belongs to the value
 
 
 def _first_line(error: BaseException) -> str:
