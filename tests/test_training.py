@@ -407,7 +407,10 @@ def test_several_labels_an_image_are_learnt(tmp_path):
 
 @pytest.mark.parametrize(
     ("trainer", "answer"),
-    [(TrainerConfig(devices=2), "trains on one device")],
+    [
+        (TrainerConfig(num_nodes=2), "nobody has told this process where the others are"),
+        (TrainerConfig(accelerator="cpu", sync_batchnorm=True), "torch does that on GPUs alone"),
+    ],
 )
 def test_what_the_trainer_cannot_do_is_refused(trainer, answer, tmp_path):
     with pytest.raises(ConfigError, match=answer):
