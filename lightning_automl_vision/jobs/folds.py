@@ -292,7 +292,8 @@ class CrossValidation:
 
     def _test(self) -> dict[str, float]:
         assert self.data.test is not None
-        return self._scorer_of(self.folder.path).score(self.data.test)
+        assert self._best is not None
+        return self._scorer_of(self._path(self._best)).score(self.data.test)
 
     def _counts(self) -> dict[str, Any]:
         data = self.data
