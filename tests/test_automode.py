@@ -26,7 +26,7 @@ DATA = ["data.training=photos", "limits.max_trials=8"]
 CANDIDATES = """
 quick:
   epochs: [1, 2, 2]
-  first: {training.learning_rate: 0.01}
+  first: {training.learning_rate: 0.005}
   space: &small
     model: resnet18
     model.pretrained: false
@@ -34,7 +34,7 @@ quick:
     training.validation_crop_size: 32
     training.validation_resize_size: 36
     training.training_batch_size: 8
-    training.learning_rate: {type: loguniform, min: 0.001, max: 0.1}
+    training.learning_rate: {type: loguniform, min: 0.0001, max: 0.01}
 other:
   epochs: [1, 2, 2]
   space:
@@ -44,7 +44,7 @@ other:
     training.validation_crop_size: 32
     training.validation_resize_size: 36
     training.training_batch_size: 8
-    training.learning_rate: {type: loguniform, min: 0.001, max: 0.1}
+    training.learning_rate: {type: loguniform, min: 0.0001, max: 0.01}
 for_another_device:
   when: {device: gpu}
   epochs: [1, 2, 2]
@@ -224,6 +224,7 @@ def test_a_plan_and_its_sweep(tmp_path: Path) -> None:
         "limits.max_trials=3",
         "limits.timeout_minutes=20",
         "training.number_of_workers=0",
+        "training.random_seed=1",
         "training.layers_to_freeze=0",
         "output_dir=sweep",
     ]
