@@ -115,6 +115,14 @@ def _signed(value: float | None, sign: int) -> float:
     return NAN if value is None else sign * value
 
 
+def check_output(output: str, name: str) -> None:
+    """Refuse a verb's ``output`` that holds what would be overwritten, or is no folder."""
+    if (Path(output) / name).exists():
+        raise ConfigError(f"output={output} already holds {name}. Name another folder, or delete that file.")
+    if Path(output).exists() and not Path(output).is_dir():
+        raise ConfigError(f"output={output} is a file. Name a folder.")
+
+
 def write(path: Path, text: str) -> None:
     """The whole file, or the one that was there before."""
     with replacing(path) as part:

@@ -14,7 +14,7 @@ from lightning_automl_vision.keys import check_ranges, key
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.requirements import Requirement, failures, requirements_of
 from lightning_automl_vision.result import RESULT, versions
-from lightning_automl_vision.run import finite, write_json
+from lightning_automl_vision.run import check_output, finite, write_json
 from lightning_automl_vision.settings import JobConfig
 from lightning_automl_vision.specs import TASKS
 from lightning_automl_vision.tables import table
@@ -136,11 +136,7 @@ def _judged(
 
 def _check(settings: Settings, job: Config, card: ModelCard) -> None:
     """Refuse what would be overwritten, and what would not be obeyed."""
-    output = Path(job.output)
-    if (output / RESULT).exists():
-        raise ConfigError(f"output={job.output} already holds {RESULT}. Name another folder, or delete that file.")
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"output={job.output} is a file. Name a folder.")
+    check_output(job.output, RESULT)
     for name, value in given(settings.overrides):
         group, _, below = name.partition(".")
         if name == "task" and value != card.task:

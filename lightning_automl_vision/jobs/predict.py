@@ -13,6 +13,7 @@ from lightning_automl_vision.composed import Settings, given
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.keys import key
 from lightning_automl_vision.log import LOG
+from lightning_automl_vision.run import check_output, finite
 from lightning_automl_vision.settings import JobConfig
 
 if TYPE_CHECKING:
@@ -73,11 +74,7 @@ def predict(settings: Settings, job: Config) -> Counter[str]:
 
 def _check(settings: Settings, job: Config, card: ModelCard) -> None:
     """Refuse what would be overwritten, and what would not be obeyed."""
-    output = Path(job.output)
-    if (output / ANSWERS).exists():
-        raise ConfigError(f"output={job.output} already holds {ANSWERS}. Name another folder, or delete that file.")
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"output={job.output} is a file. Name a folder.")
+    check_output(job.output, ANSWERS)
     if job.export_as_image and card.task != "image_instance_segmentation":
         raise ConfigError(f"export_as_image=true: the model's task is {card.task}, which knows no masks. Leave it out.")
     if job.image_type != Config.image_type and not job.export_as_image:
@@ -122,7 +119,6 @@ class Asking:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         from lightning_automl_vision.outlines import prediction_dict
-        from lightning_automl_vision.run import finite
 
         most_points = polygon_points(self.predictor.card)
         for picture, answer in answers(self.predictor, self.pictures, self._batch_size):

@@ -18,7 +18,7 @@ from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.config_errors import explain
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import check_ranges
-from lightning_automl_vision.run import SWEEP
+from lightning_automl_vision.run import SWEEP, write
 from lightning_automl_vision.search.distributions import Choice
 from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.planning import Measured
@@ -173,6 +173,11 @@ def check_folder(asked: Asked) -> None:
         )
 
 
+def remember_arguments(asked: Asked) -> None:
+    """What every trial is given, the seed that was drawn among it, for whoever goes on in the folder."""
+    write(Path(asked.settings.output_dir) / ARGUMENTS, "".join(f"{text}\n" for text in asked.arguments))
+
+
 def _search(config: DictConfig) -> SearchConfig | None:
     search = OmegaConf.to_object(config["search"]) if config.get("search") is not None else None
     if search is not None and not isinstance(search, SearchConfig):
@@ -208,7 +213,7 @@ def _automatic(
 
 def _can_be(values: Mapping[str, Any], fixed: Sequence[str], check: Callable[[Settings], object]) -> bool:
     try:
-        check(_alone(_settings(_composed(fixed, values), fixed)))
+        _check_trial(values, fixed, check)
     except ConfigError:
         return False
     return True
@@ -251,15 +256,17 @@ def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Setting
             if isinstance(law, Choice):
                 points += [{**usual, key: value} for value in law.grid() if value != usual[key]]
         for values in points[: _MOST_CHECKS - tried]:
-            check(_alone(_settings(_composed(fixed, values), fixed)))
+            _check_trial(values, fixed, check)
             tried += 1
 
 
-def _composed(fixed: Sequence[str], values: Mapping[str, Any]) -> DictConfig:
+def _check_trial(values: Mapping[str, Any], fixed: Sequence[str], check: Callable[[Settings], object]) -> None:
+    """ConfigError for a trial that can never be."""
     try:
-        return compose("config", [*fixed, *as_overrides(values)])
+        config = compose("config", [*fixed, *as_overrides(values)])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from None
+    check(_alone(_settings(config, fixed)))
 
 
 def _settings(config: DictConfig, overrides: Sequence[str]) -> Settings:

@@ -14,10 +14,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.jobs.plan import PLAN
 from lightning_automl_vision.log import LOG, on_console
 from lightning_automl_vision.plugins import model_spec
-from lightning_automl_vision.run import SWEEP, write, write_json
-from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder
+from lightning_automl_vision.run import SWEEP, write_json
+from lightning_automl_vision.search.asking import Asked, asked_for, check_folder, remember_arguments
 from lightning_automl_vision.search.candidates import IS_GIVEN
 from lightning_automl_vision.search.facts import facts_of, memory_there
 from lightning_automl_vision.search.fork_server import ForkServer
@@ -31,7 +32,7 @@ from lightning_automl_vision.search.tickets import locked
 from lightning_automl_vision.search.trial_process import Command, TrialProcess
 from lightning_automl_vision.tables import table
 
-PLAN, PLANNING = "plan.json", "planning"
+PLANNING = "planning"
 _TENTH = 0.1
 _SHORTEST, _LONGEST = 15.0, 300.0  # seconds for one measurement
 _FEW = 2  # candidates that are measured whatever the time
@@ -95,7 +96,7 @@ def plan_sweep(config: DictConfig, overrides: Sequence[str]) -> None:
     check_folder(asked)
     settings, folder = asked.settings, Path(asked.settings.output_dir).absolute()
     with on_console(quiet=settings.quiet), locked(folder), ForkServer() as server:
-        write(folder / ARGUMENTS, "".join(f"{text}\n" for text in asked.arguments))  # the seed that was drawn
+        remember_arguments(asked)
         plan = Planner(asked, folder, server).plan()
         automatic = planned(asked, plan)
     print(told(asked, plan, automatic))

@@ -12,8 +12,7 @@ from omegaconf import DictConfig
 
 from lightning_automl_vision.errors import ConfigError, TrainingError
 from lightning_automl_vision.log import LOG, in_file, on_console
-from lightning_automl_vision.run import write
-from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder
+from lightning_automl_vision.search.asking import Asked, asked_for, check_folder, remember_arguments
 from lightning_automl_vision.search.work import Work
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def _board(work: Work, *, aloud: bool) -> Leaderboard:
     if USED not in study.user_attrs:
         study.set_user_attr(USED, asked.used_seconds)
     remember(work.place, folder)
-    write(folder / ARGUMENTS, "".join(f"{text}\n" for text in asked.arguments))
+    remember_arguments(asked)
     write_space(folder, asked, aloud=aloud)
     tickets = Tickets(study)
     tickets.issue(asked.points)
