@@ -52,6 +52,8 @@ class TrainingError(VisionError):
 class StorageError(TrainingError):
     """A file of the run could not be written, most often because the disk is full."""
 
+    exit_code = 9
+
 
 class RequirementError(VisionError):
     """A model is not as good as it was required to be."""

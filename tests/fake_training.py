@@ -23,6 +23,9 @@ def main() -> None:
     if how == "raises":
         print("Error: it cannot be done.", file=sys.stderr)
         sys.exit(6)
+    if how == "full" and not (folder.parent / "room").exists():
+        print("Error: last.ckpt cannot be written: no space left on device.", file=sys.stderr)
+        sys.exit(9)
     status, value = "completed", 0.0
     for epoch in range(1, 5):
         if how == "hangs" and epoch == 2:

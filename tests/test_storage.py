@@ -13,7 +13,7 @@ import torch
 from pictures import write_folders
 
 from lightning_automl_vision import train
-from lightning_automl_vision.errors import StorageError, TrainingError
+from lightning_automl_vision.errors import StorageError
 from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.plugins import model_spec
 from lightning_automl_vision.result import read_result
@@ -122,7 +122,7 @@ def test_a_run_that_finds_no_room_says_so_and_keeps_its_best_epoch(tmp_path):
     assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 1
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.ckpt"]
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
-    assert StorageError.exit_code == TrainingError.exit_code == 6
+    assert StorageError.exit_code == 9
 
 
 def test_the_best_epoch_is_that_of_this_run_and_not_of_one_before_in_its_folder(tmp_path):

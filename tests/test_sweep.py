@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from lightning_automl_vision.errors import StorageError
 from lightning_automl_vision.search.leaderboard import Leaderboard
 from lightning_automl_vision.search.policies import policy_of
 from lightning_automl_vision.search.samplers import sampler_of
@@ -91,6 +92,28 @@ def test_the_first_ticket_is_the_default_where_there_is_one(tmp_path: Path) -> N
     default, other = asked.tickets.last_of_each()
     assert (default.params, default.value) == ({}, pytest.approx(0.04))
     assert "training.learning_rate" in other.params
+
+
+def test_a_full_disk_ends_the_sweep_and_costs_no_ticket(tmp_path: Path) -> None:
+    spaces = {"a": {"training.learning_rate": "0.1,0.2", "data.format": "good,full"}}
+    for _ in range(4):  # as often as one likes
+        with pytest.raises(StorageError, match=r"no space left on device\. What has ended is kept"):
+            sweep(tmp_path, spaces, grid=True, limits={"slots": 1}).run()
+    (tmp_path / "room").touch()
+    asked = sweep(tmp_path, spaces, grid=True)
+    asked.run()
+    assert states(asked) == ["COMPLETE"] * 4
+
+
+def test_a_leaderboard_that_cannot_be_written_ends_the_sweep_in_good_order(tmp_path: Path) -> None:
+    def changed() -> None:
+        raise StorageError("leaderboard.csv cannot be written.")
+
+    asked = sweep(tmp_path, {"all": RATES}, changed=changed)
+    with pytest.raises(StorageError, match=r"leaderboard\.csv cannot be written\. What has ended is kept"):
+        asked.run()
+    assert len(asked.tickets.trials(TrialState.WAITING)) == 4
+    assert not asked.tickets.trials(TrialState.RUNNING)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,20 @@ def test_a_ticket_is_not_tried_for_ever(tmp_path: Path) -> None:
     assert {one.state for one in given.trials()} == {TrialState.FAIL}
 
 
+def test_tries_that_were_ended_for_no_fault_of_the_trial_are_not_counted(tmp_path: Path) -> None:
+    given = tickets(tmp_path)
+    given.issue([None])
+    for _ in range(2 * given.most_tries):
+        trial = given.claim()
+        assert trial is not None
+        given.put_back(trial, blameless=True)
+    tries = 0
+    while (trial := tickets(tmp_path).claim()) is not None:
+        given.put_back(trial)
+        tries += 1
+    assert tries == given.most_tries
+
+
 def test_why_a_trial_ended_is_kept(tmp_path: Path) -> None:
     given = tickets(tmp_path)
     given.issue([None, None])

@@ -72,9 +72,14 @@ def started(tmp_path, code, server=None):
             Outcome(state="failed", value=0.3, epoch=1, reason="ValueError: no such thing", kind="error"),
         ),
         (
-            "finish('failed', error='The disk is full.'); print('noise', file=sys.stderr); sys.exit(6)",
-            Outcome(state="failed", value=0.5, epoch=2, reason="The disk is full.", kind="error"),
+            "finish('failed', error='It is too small.'); print('noise', file=sys.stderr); sys.exit(6)",
+            Outcome(state="failed", value=0.5, epoch=2, reason="It is too small.", kind="error"),
         ),
+        (
+            "finish('failed', error='The disk is full.'); print('noise', file=sys.stderr); sys.exit(9)",
+            Outcome(state="interrupted", value=0.5, epoch=2, reason="The disk is full.", kind="storage"),
+        ),
+        ("sys.exit(9)", Outcome(state="interrupted", reason="its files cannot be written", kind="storage")),
         (
             "print('Error: data.training=x: no such folder.', file=sys.stderr); print('bye'); sys.exit(2)",
             Outcome(state="failed", reason="data.training=x: no such folder.", kind="error"),

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_automl_vision.errors import Interrupted
+from lightning_automl_vision.errors import Interrupted, StorageError
 from lightning_automl_vision.result import FINISHED, PRUNED, RESULT
 
 State = Literal["complete", "pruned", "failed", "interrupted"]
-Kind = Literal["", "policy", "interrupted", "timeout", "nan", "memory", "signal", "error"]
+Kind = Literal["", "policy", "interrupted", "timeout", "nan", "memory", "signal", "storage", "error"]
 
 _MEMORY = re.compile(
     r"out of memory|memory is too small|MemoryError|can(?:'t|not) allocate memory|unable to allocate"
@@ -66,6 +66,9 @@ def _judged(trace: Trace, result: Mapping[str, Any], killed_as: Outcome | None) 
         return Outcome(state="interrupted", reason="the fork server was lost", kind="interrupted")
     if status == "interrupted" or trace.exit_code in _REQUESTS_TO_END:
         return Outcome(state="interrupted", reason="interrupted from outside", kind="interrupted")
+    if trace.exit_code == StorageError.exit_code:
+        reason = result.get("error") or _error_line(trace.last_words) or "its files cannot be written"
+        return Outcome(state="interrupted", reason=reason, kind="storage")
     return _failed(trace.exit_code, result.get("error"), trace.last_words)
 
 

@@ -16,7 +16,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_automl_vision.errors import Interrupted
+from lightning_automl_vision.errors import Interrupted, StorageError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.process import requests_to_end, usable_cores
 from lightning_automl_vision.search.outcomes import Outcome, Trace, outcome_of, read_result
@@ -97,6 +97,8 @@ class Sweep:
     stopped: Callable[[], None] = lambda: None
     planned: Callable[[str, Mapping[str, Any]], float | None] = lambda space, values: None
     _interrupted: bool = field(default=False, init=False)
+    _ends: bool = field(default=False, init=False)
+    _no_room: str | None = field(default=None, init=False)  # why nothing more can be written
 
     def run(self) -> None:
         """Until no ticket is left, or a limit is reached; what cannot be finished waits for another time."""
@@ -110,6 +112,9 @@ class Sweep:
                     time.sleep(_POLL if any(slot.running for slot in slots) else _IDLE)
         finally:
             self._end(slots)
+        if self._no_room is not None:
+            kept = f"What has ended is kept in {self.folder}. Repeat the command to go on from there."
+            raise StorageError(f"{self._no_room.rstrip('.')}. {kept}")
         self.note()
         if self._interrupted:
             raise Interrupted(
@@ -147,10 +152,14 @@ class Sweep:
         if time.monotonic() - self._noted > _REMEMBER:
             self.note()
         is_busy = any(slot.running is not None for slot in slots)
-        return not self._interrupted and (is_busy or (self.may_start() and self._waits_for_others()))
+        return not self._is_ended and (is_busy or (self.may_start() and self._waits_for_others()))
 
     def may_start(self) -> bool:
-        return not self._interrupted and self.seconds < self.limits.seconds and not self._fails_too_often
+        return not self._is_ended and self.seconds < self.limits.seconds and not self._fails_too_often
+
+    @property
+    def _is_ended(self) -> bool:
+        return self._interrupted or self._no_room is not None
 
     @property
     def _fails_too_often(self) -> bool:
@@ -209,7 +218,7 @@ class Sweep:
             seconds_before=before,
         )
         LOG.info("trial %d: %s", trial.user_attrs[TICKET], " ".join(overrides) or "the defaults")
-        self.changed()
+        self._tell()
 
     def _folder(self, trial: optuna.Trial | FrozenTrial) -> Path:
         return self.folder / f"trial_{trial.user_attrs[TICKET]:04}"
@@ -228,7 +237,7 @@ class Sweep:
         else:
             trial.report(outcome.value, outcome.epoch or 1)
             self.tickets.prune(trial, outcome.reason)
-        self.changed()
+        self._tell()
         return True
 
     def _drawn(self, trial: optuna.Trial) -> Drawn:
@@ -298,7 +307,7 @@ class Sweep:
             is_heard = False
         if not is_heard:
             LOG.warning("trial %d was taken for dead, and is another process's.", ticket)
-        self.changed()
+        self._tell()
 
     def _told(self, running: Running, outcome: Outcome) -> bool:
         trial, folder = running.trial, running.process.command.folder
@@ -308,7 +317,9 @@ class Sweep:
         if outcome.state in ("complete", "pruned"):
             self._check(running)
         if running.fault is None and outcome.state == "interrupted":
-            return self.tickets.put_back(trial)
+            if outcome.kind == "storage":
+                self._no_room = outcome.reason
+            return self.tickets.put_back(trial, blameless=outcome.kind == "storage" or self._ends)
         if running.fault is not None or outcome.state == "failed" or outcome.value is None:
             reason = running.fault or outcome.reason or "no value"
             LOG.warning("trial %d failed: %s", ticket, reason)
@@ -333,9 +344,16 @@ class Sweep:
 
     def _end(self, slots: Sequence[Slot]) -> None:
         """All of them are ended before anything is said of one, as the study may be out of reach."""
+        self._ends = True
         ended = [(slot.running, slot.running.process.kill(_GRACE)) for slot in slots if slot.running is not None]
         for running, outcome in ended:
             self._conclude(running, outcome)
+
+    def _tell(self) -> None:
+        try:
+            self.changed()
+        except StorageError as error:
+            self._no_room = str(error)
 
     def _is_called_off(self) -> bool:
         """Whether whoever launched this process has asked it to end; looked up every second."""

@@ -25,10 +25,11 @@ from lightning_automl_vision.search.storages import DATABASE, LOST, Patience, Pl
 from lightning_automl_vision.storage import writing
 
 LOCK = ".sweep.lock"
+_PATIENCE = 10.0  # seconds with a file of the sweep's own folder, whose disk may be full
 Direction = Literal["maximize", "minimize"]
 # What a trial's attributes are called.
 TICKET, RETRY_OF, TRIES, REASON = "ticket", "retry_of", "tries", "reason"
-_SPACE, _FOLDER, _SURPLUS = "space", "output_dir", "surplus"
+_SPACE, _FOLDER, _SURPLUS, _BLAMELESS = "space", "output_dir", "surplus", "blameless"
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,18 @@ class Tickets:
                 self._end(trial, value=value)
         self._mend()
 
-    def put_back(self, trial: optuna.Trial | FrozenTrial) -> bool:
-        """An interrupted trial fails without a reason, and its ticket waits with the same parameters; not for ever.
+    def put_back(self, trial: optuna.Trial | FrozenTrial, *, blameless: bool = False) -> bool:
+        """An interrupted trial fails without a reason, and its ticket waits with the same parameters.
 
-        False where another process has ended the trial, and it alone puts the ticket back.
+        Not for ever, unless it is ``blameless``: it may be what ends the processes that run it. False where another
+        process has ended the trial, and it alone puts the ticket back.
         """
-        tries = int(trial.user_attrs.get(TRIES, 1))
-        if tries >= self.most_tries:
+        tries = _blamed(trial)
+        if tries >= self.most_tries and not blameless:
             return self.fail(trial, f"interrupted {tries} times")
         if not self._end(trial, state=TrialState.FAIL):
             return False
-        self._again(self._now(trial))
+        self._again(self._now(trial), blameless=blameless)
         return True
 
     def _mend(self) -> None:
@@ -98,13 +100,18 @@ class Tickets:
         retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
         for trial in trials:
             interrupted = trial.state == TrialState.FAIL and REASON not in trial.user_attrs
-            if interrupted and trial.number not in retried and int(trial.user_attrs.get(TRIES, 1)) < self.most_tries:
+            if interrupted and trial.number not in retried and _blamed(trial) < self.most_tries:
                 self._again(trial)
 
-    def _again(self, trial: FrozenTrial) -> None:
+    def _again(self, trial: FrozenTrial, *, blameless: bool = False) -> None:
         tries = int(trial.user_attrs.get(TRIES, 1))
         held = trial.system_attrs.get("fixed_params", {})
-        attributes = {TICKET: trial.user_attrs[TICKET], TRIES: tries + 1, RETRY_OF: trial.number}
+        attributes = {
+            TICKET: trial.user_attrs[TICKET],
+            TRIES: tries + 1,
+            RETRY_OF: trial.number,
+            _BLAMELESS: int(trial.user_attrs.get(_BLAMELESS, 0)) + blameless,
+        }
         self._wait(attributes, {**held, **trial.params})
 
     def complete(self, trial: optuna.Trial, value: float) -> bool:
@@ -174,6 +181,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _blamed(trial: optuna.Trial | FrozenTrial) -> int:
+    """Its tries, without those that were ended for no fault of its own."""
+    return int(trial.user_attrs.get(TRIES, 1)) - int(trial.user_attrs.get(_BLAMELESS, 0))
+
+
 def _turn(trial: optuna.Trial | FrozenTrial) -> tuple[Any, ...]:
     return trial.user_attrs.get(TICKET), trial.user_attrs.get(TRIES, 1)
 
@@ -241,4 +253,4 @@ def _storage(place: Place) -> BaseStorage:
             connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers, and it stays so
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{file} cannot be read: {error}. Restore it, or name another output_dir.") from None
-    return place.open()
+    return patient(place.open(), Patience(place, seconds=_PATIENCE))

@@ -197,7 +197,9 @@ class Crew:
         return self.sweep.leases
 
     def _ended(self) -> int:
-        return sum(trial.state.is_finished() for trial in self.tickets.trials())
+        """Trials that came to an end of their own, which those that were put back did not."""
+        ended = self.tickets.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        return sum(trial.state != TrialState.FAIL or REASON in trial.user_attrs for trial in ended)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
