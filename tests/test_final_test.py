@@ -63,6 +63,16 @@ def test_the_winner_is_scored_once_and_anew_only_when_it_changes(sweep: Path, cl
     assert "holds no model" in other["error"]
 
 
+def test_a_second_test_set_is_remarked_on(sweep: Path, classifier: Path, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+    score_test(sweep, of_data(test=str(classifier / "others")), "trial_0001")
+    assert "another data.test" not in caplog.text
+    shutil.copytree(classifier / "others", sweep / "more")
+    told = score_test(sweep, of_data(test=str(sweep / "more")), "trial_0001")
+    assert told is not None
+    assert told["images"] == 9
+    assert "It was scored on another data.test before" in caplog.text
+
+
 def test_a_sweep_says_what_its_winner_comes_to(classifier: Path, tmp_path: Path) -> None:  # noqa: F811
     words = ["-m", "model=resnet18", "model.pretrained=false", "training.learning_rate=0.01,0.02", "output_dir=out"]
     words += [f"training.{name}_crop_size=32" for name in ("training", "validation")]

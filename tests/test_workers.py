@@ -167,6 +167,14 @@ def test_a_sweep_never_gets_a_second_study(tmp_path: Path) -> None:
         place_of("/elsewhere/all.journal", None, tmp_path, several=True)
 
 
+def test_a_server_that_does_not_answer_is_told_before_there_is_a_folder() -> None:
+    pytest.importorskip("pg8000", reason="pip install pg8000, the driver of the extra postgresql")
+    with pytest.raises(
+        ConfigError, match=r"search\.storage=postgresql\+pg8000://me:\*\*\*@127\.0\.0\.1:1/all cannot be"
+    ):
+        Place(address="postgresql+pg8000://me:secret@127.0.0.1:1/all").check()
+
+
 def test_a_password_is_never_told() -> None:
     place = Place(address="postgresql+pg8000://me:se%2Fcret@there:5432/all?password=secret", name="mine")
     assert str(place) == "postgresql+pg8000://me:***@there:5432/all"

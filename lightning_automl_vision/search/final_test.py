@@ -47,10 +47,16 @@ def score_test(
     if not settings.data.test:
         return None
     asked, folder = arguments_of(settings), sweep / trial / TEST
-    if not _is_kept(folder, asked):
+    before = _asked_before(folder)
+    if before != asked:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         LOG.info("%s is scored on data.test=%s, once", trial, settings.data.test)
+        if before is not None and before[0] != asked[0]:
+            LOG.warning(
+                "It was scored on another data.test before: of several figures the one that pleases most is not"
+                " a fair one, so name all of them with it."
+            )
         places = as_overrides({"checkpoint": str(sweep / BEST), "job.output": str(folder)})
         words = ["job=evaluate", *places, *asked, "quiet=true"]
         code = _run([sys.executable, "-m", module, *words], folder / _SAID)
@@ -96,12 +102,13 @@ def words_of(test: Mapping[str, Any]) -> str:
     return f"On the {test['images']} images of data.test, which selected nothing, {name} is {figure}{between}."
 
 
-def _is_kept(folder: Path, asked: Sequence[str]) -> bool:
+def _asked_before(folder: Path) -> list[str] | None:
+    """With what it was scored before, if its result is there."""
     try:
-        before = json.loads((folder / _ASKED).read_text(encoding="utf-8"))
+        before: list[str] = json.loads((folder / _ASKED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return before == list(asked) and read_result(folder) is not None
+        return None
+    return before if read_result(folder) is not None else None
 
 
 def _run(command: Sequence[str], said: Path) -> int:

@@ -41,6 +41,7 @@ def run_sweep(
     if not asked.candidates:
         _check_search(asked)
     place = place_of(asked.storage, asked.study_name, folder, several=launch is not None)
+    place.check()
     with on_console(quiet=quiet), locked(folder), in_file(folder / "run.log"):
         with ForkServer() if launch is None else nullcontext() as server:
             if asked.candidates:

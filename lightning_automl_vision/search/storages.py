@@ -18,7 +18,7 @@ from typing import Any, cast
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -80,6 +80,18 @@ class Place:
         text = " ".join(str(said.get("M") or getattr(error, "strerror", None) or error).split()).rstrip(".")
         password = None if self.is_journal else self.url.password
         return text.replace(str(password), "***") if password else text
+
+    def check(self) -> None:
+        """Whether its server answers, before there is a folder."""
+        if not self.is_shared or self.is_journal:
+            return
+        try:
+            create_engine(self.url, poolclass=NullPool).connect().close()
+        except LOST as error:
+            raise self.unreachable(error) from None
+
+    def unreachable(self, error: BaseException) -> ConfigError:
+        return ConfigError(f"search.storage={self} cannot be reached: {self.reason(error)}.")
 
     def open(self, *, begin: bool = True) -> BaseStorage:
         """A journal is begun if there is none, unless it must be there."""

@@ -245,7 +245,7 @@ def _storage(place: Place) -> BaseStorage:
         try:
             storage = place.open()
         except LOST as error:
-            raise ConfigError(f"search.storage={place} cannot be reached: {place.reason(error)}.") from None
+            raise place.unreachable(error) from None
         return patient(storage, Patience(place))
     file = Path(place.url.database or "")
     with writing(file), closing(sqlite3.connect(file)) as connection:
