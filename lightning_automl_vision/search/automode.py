@@ -22,6 +22,7 @@ from lightning_automl_vision.search.asking import Asked, asked_for, check_folder
 from lightning_automl_vision.search.candidates import IS_GIVEN
 from lightning_automl_vision.search.facts import facts_of, memory_there
 from lightning_automl_vision.search.fork_server import ForkServer
+from lightning_automl_vision.search.gpus import check_gpus, dealt, fitted, usable_gpus
 from lightning_automl_vision.search.overrides import as_overrides
 from lightning_automl_vision.search.planning import Budget, Decision, Measured, chosen, fits_default, span
 from lightning_automl_vision.search.portfolio import EPOCHS, MODEL, OTHER_DEVICE, Candidate, Facts
@@ -94,8 +95,10 @@ def plan_sweep(config: DictConfig, overrides: Sequence[str]) -> None:
             "lav plan looks at one training, or at AutoMode: search.spaces are tried as they are. Leave +search out."
         )
     check_folder(asked)
+    check_gpus(asked)
     settings, folder = asked.settings, Path(asked.settings.output_dir).absolute()
     with on_console(quiet=settings.quiet), locked(folder), ForkServer() as server:
+        asked = fitted(asked)
         remember_arguments(asked)
         plan = Planner(asked, folder, server).plan()
         automatic = planned(asked, plan)
@@ -186,6 +189,10 @@ class Planner:
     ) -> Iterator[tuple[str, Measured | str]]:
         """In the order in which they end; those that planning has no time for are told so."""
         waiting, running, known = [*wanted], dict[str, TrialProcess](), 0
+        asked = self.asked
+        shown = dealt(usable_gpus(asked.settings.trainer.accelerator), asked.devices)
+        free = [shown[slot % len(shown)] for slot in range(asked.slots)]
+        held = dict[str, str | None]()
         try:
             while waiting or running:
                 while waiting and len(running) < self.asked.slots:
@@ -193,12 +200,14 @@ class Planner:
                     if known >= _FEW and time.monotonic() > until:
                         yield name, "planning had used its tenth of the time"
                         continue
-                    running[name] = self._start(name, values)
+                    held[name] = free.pop(0)
+                    running[name] = self._start(name, values, held[name])
                 for name, process in [*running.items()]:
                     if process.seconds > self._longest:
                         process.time_out(self._longest, _GRACE)
                     if process.poll() is not None:
                         del running[name]
+                        free.append(held[name])
                         outcome = self._outcome(name, process)
                         known += isinstance(outcome, Measured)
                         yield name, outcome
@@ -214,7 +223,7 @@ class Planner:
         share = limits.timeout_minutes * 60 * self.asked.slots / (self.asked.trials or 1)
         return round(min(max(share / _THIRD, _SHORTEST), _LONGEST))
 
-    def _start(self, name: str, values: Mapping[str, Any]) -> TrialProcess:
+    def _start(self, name: str, values: Mapping[str, Any], devices: str | None) -> TrialProcess:
         task = self.asked.settings.task
         folder = self.folder / PLANNING / name
         (folder / PLAN).unlink(missing_ok=True)
@@ -224,6 +233,7 @@ class Planner:
             metric=task.judged_by,
             lower_is_better=task.lower_is_better,
             threads=threads_for(self.asked.slots),
+            devices=devices,
         )
         return TrialProcess.start(command, self.server)
 
@@ -258,7 +268,7 @@ def planned(asked: Asked, plan: Plan) -> Asked:
     kept = [each if EPOCHS in asked.given else each.trained_for(decisions[each.name].epochs) for each in kept]
     kept.sort(key=lambda each: decisions[each.name].epochs[0] < each.epochs.usual / 2)  # the starved are no best bets
     if plan.in_its_place:  # the cheapest comes first: it is what the others have to beat
-        cheapest = min(kept, key=lambda each: decisions[each.name].seconds or 0.0)
+        cheapest = min(kept, key=lambda each: _usual_seconds(decisions[each.name], each))
         kept = [cheapest, *(each for each in kept if each is not cheapest)]
     spaces = Spaces(tuple(each.space for each in kept))
     delay = max(min(decisions[each.name].epochs[0] for each in kept) // _THIRD, 1)
@@ -278,6 +288,11 @@ def planned(asked: Asked, plan: Plan) -> Asked:
         startup=len(kept) + 1,
         used_seconds=plan.seconds,
     )
+
+
+def _usual_seconds(decision: Decision, candidate: Candidate) -> float:
+    """What it takes when there is time: within their shares all take as long as they may."""
+    return 0.0 if decision.measured is None else decision.measured.of(candidate.epochs.usual)
 
 
 def told(asked: Asked, plan: Plan, automatic: Asked) -> str:
