@@ -346,6 +346,6 @@ def test_a_trial_of_two_processes_comes_out_as_it_does_alone(sources, tmp_path):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
-    trials = [metrics(path.parent) for path in (tmp_path / "sweep").glob("*/metrics.jsonl")]
+    trials = [metrics(path.parent) for path in (tmp_path / "sweep").glob("trial_*/metrics.jsonl")]
     assert len(trials) == 2
     assert metrics(tmp_path / "alone") in trials

@@ -48,7 +48,8 @@ class Asked:
     are the parameters of the trials that come first, then those of chance. AutoMode has ``candidates`` in place of
     spaces until it has a plan, ``excluded`` with the reasons, what the user has decided, ``given``, and the ``fault``
     of the command by itself, if it has one; then it knows
-    what each space's trials were ``measured`` to take, and has ``used_seconds`` for that.
+    what each space's trials were ``measured`` to take, and has ``used_seconds`` for that. ``devices`` are the most that
+    a trial trains on.
     """
 
     settings: Settings
@@ -67,6 +68,7 @@ class Asked:
     measured: Mapping[str, Measured] = field(default_factory=dict)
     startup: int | None = None
     used_seconds: float = 0.0
+    devices: int = 1
     storage: Any = field(default=None, repr=False)  # it may hold a password
     study_name: str | None = None
 
@@ -138,6 +140,7 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         seed=seed if search is None or search.seed is None else search.seed,
         trials=trials,
         arguments=tuple(kept),
+        devices=_devices(settings),
         storage=_either("storage", search, keys),
         study_name=_either("study_name", search, keys),
     )
@@ -152,9 +155,10 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         first = spaces.default_values(spaces.spaces[0].name, {})
         if not any(map(is_group, first)):
             raise
-    _check_spaces(spaces, fixed, check)
+    devices = _check_spaces(spaces, fixed, check)
     return replace(
         asked,
+        devices=max(devices, asked.devices),
         spaces=spaces,
         first=() if first is None else (spaces.fixed_parameters(spaces.spaces[0].name, first),),
         draws_default=first is not None,
@@ -243,9 +247,12 @@ def _from_outside(config: DictConfig) -> list[str]:
     return [*(word for folder in folders for word in ("--config-dir", folder)), *searched]
 
 
-def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Settings], object]) -> None:
-    """Every choice once, beside the usual values of the others: a trial that can never be is refused at once."""
-    tried = 0
+def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Settings], object]) -> int:
+    """Every choice once, beside the usual values of the others: a trial that can never be is refused at once.
+
+    Gives the most devices that one of them trains on.
+    """
+    tried, devices = 0, 1
     for space in spaces.spaces:
         for key in (*space.fixed, *space.free):
             if _is_of_the_sweep(f"{key}="):
@@ -256,17 +263,29 @@ def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Setting
             if isinstance(law, Choice):
                 points += [{**usual, key: value} for value in law.grid() if value != usual[key]]
         for values in points[: _MOST_CHECKS - tried]:
-            _check_trial(values, fixed, check)
+            devices = max(devices, _devices(_check_trial(values, fixed, check)))
             tried += 1
+    return devices
 
 
-def _check_trial(values: Mapping[str, Any], fixed: Sequence[str], check: Callable[[Settings], object]) -> None:
-    """ConfigError for a trial that can never be."""
+def _devices(settings: Settings) -> int:
+    if settings.trainer.num_nodes > 1:
+        raise ConfigError(
+            f"trainer.num_nodes={settings.trainer.num_nodes}: a trial has one machine. Leave it out; with a launcher"
+            " trials run on several machines, each on trainer.devices of one."
+        )
+    return settings.trainer.devices
+
+
+def _check_trial(values: Mapping[str, Any], fixed: Sequence[str], check: Callable[[Settings], object]) -> Settings:
+    """That of a trial; ConfigError for one that can never be."""
     try:
         config = compose("config", [*fixed, *as_overrides(values)])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from None
-    check(_alone(_settings(config, fixed)))
+    settings = _settings(config, fixed)
+    check(_alone(settings))
+    return settings
 
 
 def _settings(config: DictConfig, overrides: Sequence[str]) -> Settings:

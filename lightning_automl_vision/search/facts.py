@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from lightning_automl_vision.search.asking import Asked
+from lightning_automl_vision.search.gpus import usable_gpus
 from lightning_automl_vision.search.portfolio import Facts
 
 
@@ -35,9 +35,7 @@ def facts_of(asked: Asked) -> Facts:
 
 def _has_gpu(accelerator: str) -> bool:
     """Without torch, which the process that drives a sweep need not import: what the driver shows."""
-    if accelerator == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return False
-    return accelerator in ("gpu", "cuda", "mps") or any(Path("/dev").glob("nvidia[0-9]*"))
+    return accelerator in ("gpu", "cuda", "mps") or bool(usable_gpus(accelerator))
 
 
 def memory_there() -> int | None:

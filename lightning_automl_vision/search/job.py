@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from lightning_automl_vision.errors import ConfigError, TrainingError
 from lightning_automl_vision.log import LOG, in_file, on_console
+from lightning_automl_vision.mlflow_runs import begin_sweep, check_installed, publish_sweep
 from lightning_automl_vision.search.asking import Asked, asked_for, check_folder, remember_arguments
 from lightning_automl_vision.search.work import Work
 
@@ -29,6 +30,7 @@ def run_sweep(
     """The primary metric of the winner; ``keys`` are those of ``hydra.sweeper``, ``launch`` starts workers."""
     from lightning_automl_vision.search.final_test import check_test
     from lightning_automl_vision.search.fork_server import ForkServer
+    from lightning_automl_vision.search.gpus import check_gpus, fitted
     from lightning_automl_vision.search.storages import place_of
     from lightning_automl_vision.search.tickets import locked
 
@@ -36,13 +38,17 @@ def run_sweep(
         _check_launcher()
     asked = asked_for(config, keys, arguments)
     check_test(asked.settings)
+    check_installed(asked.settings.logger)
     check_folder(asked)
     folder, quiet = Path(asked.settings.output_dir).absolute(), asked.settings.quiet
     if not asked.candidates:
         _check_search(asked)
     place = place_of(asked.storage, asked.study_name, folder, several=launch is not None)
     place.check()
+    if launch is None:
+        check_gpus(asked)
     with on_console(quiet=quiet), locked(folder), in_file(folder / "run.log"):
+        asked = fitted(asked) if launch is None else asked
         with ForkServer() if launch is None else nullcontext() as server:
             if asked.candidates:
                 from lightning_automl_vision.search.automode import automatic
@@ -95,6 +101,7 @@ def _board(work: Work, *, aloud: bool) -> Leaderboard:
     remember(work.place, folder)
     remember_arguments(asked)
     write_space(folder, asked, aloud=aloud)
+    begin_sweep(asked.settings, folder, _parameters(asked))
     tickets = Tickets(study)
     tickets.issue(asked.points)
     return Leaderboard(
@@ -108,6 +115,7 @@ def _board(work: Work, *, aloud: bool) -> Leaderboard:
 
 def _drive(work: Work, board: Leaderboard, server: ForkServer | None, launch: Launch | None) -> None:
     """Trials in slots of this process, or in those of workers, until none is left or a limit is reached."""
+    from lightning_automl_vision.search.gpus import dealt
     from lightning_automl_vision.search.leases import Leases
     from lightning_automl_vision.search.live_table import live_table
     from lightning_automl_vision.search.sweep import threads_for
@@ -122,6 +130,7 @@ def _drive(work: Work, board: Leaderboard, server: ForkServer | None, launch: La
             tickets,
             slots=slots,
             threads=threads_for(slots),
+            devices=dealt(work.gpus, work.asked.devices),
             server=server,
             changed=board.write,
             leases=Leases(owner="sweep", seconds=work.lease_seconds) if work.place.is_shared else None,
@@ -143,7 +152,23 @@ def _ended(work: Work, board: Leaderboard) -> FrozenTrial | None:
     if winner is not None and settings.data.test:
         board.test = score_test(work.folder, settings, winner.user_attrs[FOLDER])
         board.write()
+    trial = None if winner is None else work.folder / winner.user_attrs[FOLDER]
+    figures = {} if winner is None else {settings.task.judged_by: winner.value}
+    publish_sweep(settings, work.folder, trial, figures)
     return winner
+
+
+def _parameters(asked: Asked) -> dict[str, Any]:
+    """What a tracker is told of a sweep before it begins."""
+    return {
+        "task": asked.settings.task.name,
+        "primary_metric": asked.settings.task.judged_by,
+        "trials": len(asked.points),
+        "sampler": asked.sampler,
+        "policy": asked.policy,
+        "seed": asked.seed,
+        "arguments": " ".join(asked.arguments),
+    }
 
 
 def _check_launcher() -> None:

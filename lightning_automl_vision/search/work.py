@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.search.asking import Asked
+from lightning_automl_vision.search.gpus import usable_gpus
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -35,6 +37,11 @@ class Work:
         return Path(self.asked.settings.output_dir).absolute()
 
     @property
+    def gpus(self) -> tuple[str, ...]:
+        """Of this machine, where trials train on such."""
+        return usable_gpus(self.asked.settings.trainer.accelerator)
+
+    @property
     def direction(self) -> Direction:
         return "minimize" if self.asked.settings.task.lower_is_better else "maximize"
 
@@ -49,7 +56,9 @@ class Work:
 
         return policy_of(self.asked.policy, self.direction)
 
-    def sweep(self, tickets: Tickets, *, slots: int, threads: int, **options: Any) -> Sweep:
+    def sweep(
+        self, tickets: Tickets, *, slots: int, threads: int, devices: Sequence[str | None] = (None,), **options: Any
+    ) -> Sweep:
         from lightning_automl_vision.search.sweep import Limits, Sweep
 
         limits, task = self.asked.settings.limits, self.asked.settings.task
@@ -66,6 +75,7 @@ class Work:
                 trial_seconds=(limits.trial_timeout_minutes or limits.timeout_minutes) * _MINUTE,
                 most_failures=self.most_failures,
                 threads=threads,
+                devices=devices,
             ),
             with_default=not self.asked.is_grid,
             draws_default=self.asked.draws_default,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from lightning_automl_vision.errors import Interrupted, StorageError, TrainingEr
 from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.process import requests_to_end, usable_cores
 from lightning_automl_vision.search.fork_server import ForkServer
+from lightning_automl_vision.search.gpus import VISIBLE, reserved
 from lightning_automl_vision.search.leases import LEASE, Leases
 from lightning_automl_vision.search.storages import Patience
 from lightning_automl_vision.search.sweep import ENDED, Sweep, threads_for
@@ -55,6 +57,7 @@ class Worker:
     launch: int
     beside: int
     home: tuple[str, int] = field(default_factory=home)
+    shown: str | None = field(default_factory=lambda: os.environ.get(VISIBLE))
 
     def __call__(self, config: DictConfig) -> str | None:
         """What went wrong, if so."""
@@ -75,17 +78,27 @@ class Worker:
         def hurry() -> None:
             patience.hurried = True
 
-        with ForkServer() as server:
+        is_beside = home() == self.home
+        with (
+            reserved(work.gpus, work.asked.devices, among_others=is_beside and self._sees_the_same) as devices,
+            ForkServer() as server,
+        ):
             server.warm_up()
             work.sweep(
                 Tickets(study),
                 slots=1,
-                threads=threads_for(self.beside if home() == self.home else 1),
+                threads=threads_for(self.beside if is_beside else 1),
+                devices=(devices,),
                 server=server,
                 leases=Leases(owner=f"{self.launch}-{uuid4().hex[:8]}", seconds=work.lease_seconds),
                 launch=self.launch,
                 stopped=hurry,
             ).run()
+
+    @property
+    def _sees_the_same(self) -> bool:
+        """GPUs as the process that launched it: else a cluster has given it some of its own."""
+        return os.environ.get(VISIBLE) == self.shown
 
 
 @dataclass(kw_only=True)

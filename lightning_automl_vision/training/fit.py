@@ -31,7 +31,7 @@ from lightning_automl_vision.training.resuming import Checkpoints, Resumed, begi
 from lightning_automl_vision.training.schedules import accumulated_batches
 from lightning_automl_vision.training.speed import quickened
 from lightning_automl_vision.training.stopping import Stopping
-from lightning_automl_vision.training.strategy import devices_of, leaves_weights_out
+from lightning_automl_vision.training.strategy import devices_of, leaves_weights_out, surroundings
 from lightning_automl_vision.training.trackers import keep_rows
 
 
@@ -172,7 +172,7 @@ def make_trainer(
         accelerator=device,
         **devices_of(trainer, unused=unused),
         precision=None if double else trainer.precision,  # type: ignore[arg-type]  # checked to be one of its literals
-        plugins=[DoubleBatches()] if double else None,
+        plugins=[*surroundings(), *([DoubleBatches()] if double else [])],
         max_epochs=training.number_of_epochs,
         max_steps=trainer.max_steps or -1,
         accumulate_grad_batches=batches_of_a_step(training),

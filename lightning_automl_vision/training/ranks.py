@@ -17,17 +17,22 @@ from typing import TYPE_CHECKING
 
 import cv2
 import torch
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.lsf import LSFEnvironment
-from lightning.fabric.plugins.environments.mpi import MPIEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import distributed
 from torch._C._distributed_c10d import TCPStore
 
 from lightning_automl_vision.errors import ConfigError, VisionError
+from lightning_automl_vision.log import LOG
 from lightning_automl_vision.training.gathering import LOCAL_WORLD_SIZE, is_connected
+from lightning_automl_vision.training.launchers import (
+    ADDRESS,
+    MACHINE,
+    PORT,
+    Launched,
+    launched_by,
+    machine_number,
+    shares_machine,
+)
 from lightning_automl_vision.training.local_ranks import PARENT, LocalRanks, Place
 
 if TYPE_CHECKING:
@@ -37,16 +42,19 @@ if TYPE_CHECKING:
 # Metrics of a large set, or its download, take the first as long while the others wait; a process that ends is noticed.
 _PATIENCE = timedelta(hours=6)
 _GRACE = 5.0
-_LAUNCHERS = (TorchElasticEnvironment, LSFEnvironment, MPIEnvironment, SLURMEnvironment)
+_SHOW_ALL = (
+    "Each process that a launcher starts must see all devices of its machine: with SLURM by --gres=gpu:N, not by"
+    " --gpus-per-task or --gpu-bind."
+)
 Lost = Callable[[VisionError], None]
 
 
 class Started(LightningEnvironment):
-    """Where a process is that was started here, or that starts the others."""
+    """Where a process is that was started here, that starts the others, or that ``is_launched`` by somebody else."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, is_launched: bool = False) -> None:
         super().__init__()
-        self.place = place
+        self.place, self.is_launched = place, is_launched
         self.set_global_rank(place.rank)
         self.set_world_size(place.size)
 
@@ -72,17 +80,16 @@ class Started(LightningEnvironment):
         """Nothing was put into the environment."""
 
 
-def launched(trainer: TrainerConfig) -> ClusterEnvironment | None:
-    """Where this process is among those of a launcher; None where no other is, or where it is ours to start them."""
+def launched(trainer: TrainerConfig) -> Started | None:
+    """Where this process is among those that were started; None where it is alone, or is to start the others."""
     if PARENT in os.environ:
         return Started(Place.of_environment())
-    kind = next((kind for kind in _LAUNCHERS if kind.detect()), None)
-    if kind is None and "LOCAL_RANK" not in os.environ:
-        return None
-    environment = LightningEnvironment() if kind is None else kind()
-    environment.set_global_rank(environment.node_rank() * trainer.devices + environment.local_rank())
-    environment.set_world_size(trainer.devices * trainer.num_nodes)
-    return environment
+    found = _launched(trainer)
+    return None if found is None else Started(found.place(os.environ), is_launched=True)
+
+
+def _launched(trainer: TrainerConfig) -> Launched | None:
+    return launched_by(os.environ, trainer.devices, trainer.num_nodes)
 
 
 def check_ranks(trainer: TrainerConfig, device: str) -> None:
@@ -90,29 +97,32 @@ def check_ranks(trainer: TrainerConfig, device: str) -> None:
     several = trainer.devices * trainer.num_nodes
     if device == "mps" and several > 1:
         raise ConfigError(f"trainer.devices={trainer.devices}: mps trains on one device. Leave it at 1.")
+    # One that trains alone may be a task of a cluster's job; what torchrun starts is meant to train together.
+    is_among_others = PARENT not in os.environ and (several > 1 or "TORCHELASTIC_RUN_ID" in os.environ)
+    found = _launched(trainer) if is_among_others else None
+    if found is not None:
+        found.check(trainer.devices, trainer.num_nodes)
+        found.place(os.environ)
     if device == "cuda" and trainer.devices > torch.cuda.device_count():
         raise ConfigError(
             f"trainer.devices={trainer.devices}: this machine shows {torch.cuda.device_count()} to this process."
-            " Give as many, or trainer.accelerator=cpu."
+            f" {'Give as many, or trainer.accelerator=cpu.' if found is None else _SHOW_ALL}"
         )
     if device != "cuda" and trainer.sync_batchnorm:
         raise ConfigError("trainer.sync_batchnorm=true: torch does that on GPUs alone. Leave it out.")
-    environment = launched(trainer)
-    if environment is not None and not isinstance(environment, Started) and environment.world_size() != several:
-        if several == 1 and not isinstance(environment, TorchElasticEnvironment):
-            return  # one training of its own for each task of a cluster's job
+    if found is None and PARENT not in os.environ and trainer.num_nodes > 1:
+        _check_machines(trainer)
+
+
+def _check_machines(trainer: TrainerConfig) -> None:
+    missing = [name for name in (ADDRESS, PORT) if name not in os.environ]
+    missing += [MACHINE] if machine_number(os.environ, trainer.num_nodes) is None else []
+    if missing:
         raise ConfigError(
-            f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: that makes {several} processes,"
-            f" and {environment.world_size()} were started. Let the launcher start one for each device."
+            f"trainer.num_nodes={trainer.num_nodes}: nobody has told this process where the others are. Start it on"
+            " each machine by torchrun or srun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK there;"
+            f" {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set."
         )
-    if environment is None and trainer.num_nodes > 1:
-        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
-        if missing:
-            raise ConfigError(
-                f"trainer.num_nodes={trainer.num_nodes}: nobody has told this process where the others are. Start it on"
-                " each machine by torchrun or srun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK there;"
-                f" {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set."
-            )
 
 
 def is_follower(trainer: TrainerConfig) -> bool:
@@ -121,7 +131,7 @@ def is_follower(trainer: TrainerConfig) -> bool:
         return False
     environment = launched(trainer)
     if environment is None:
-        return int(os.environ.get("NODE_RANK", 0)) > 0
+        return (machine_number(os.environ, trainer.num_nodes) or 0) > 0
     return environment.global_rank() > 0
 
 
@@ -137,10 +147,11 @@ def connected(settings: Settings, folder: Path, *, device: str, lost: Lost) -> I
         return
     environment = launched(trainer)
     if environment is not None:
-        with _threads(1 if isinstance(environment, Started) else trainer.devices), _group(environment, device, trainer):
+        shared = environment.is_launched and shares_machine(os.environ)
+        with shared_threads(trainer.devices if shared else 1), _group(environment, device, trainer):
             yield
         return
-    with _threads(trainer.devices) as threads:
+    with shared_threads(trainer.devices) as threads:
         store, place = _meeting_place(trainer)
         ranks = LocalRanks.start(settings, folder, place, threads)
         with _watched(ranks, lost), _group(Started(place), device, trainer, store, ranks):
@@ -149,9 +160,9 @@ def connected(settings: Settings, folder: Path, *, device: str, lost: Lost) -> I
 
 def _meeting_place(trainer: TrainerConfig) -> tuple[TCPStore, Place]:
     """At a port that is free, where nobody has said which."""
-    node = int(os.environ.get("NODE_RANK", 0)) if trainer.num_nodes > 1 else 0
-    address = os.environ["MASTER_ADDR"] if trainer.num_nodes > 1 else "127.0.0.1"
-    port = int(os.environ["MASTER_PORT"]) if trainer.num_nodes > 1 else 0
+    several = trainer.num_nodes > 1
+    node = (machine_number(os.environ, trainer.num_nodes) or 0) if several else 0
+    address, port = (os.environ[ADDRESS], int(os.environ[PORT])) if several else ("127.0.0.1", 0)
     store = TCPStore(address, port, is_master=node == 0, wait_for_workers=False)
     return store, Place(
         rank=node * trainer.devices,
@@ -166,7 +177,7 @@ def _meeting_place(trainer: TrainerConfig) -> tuple[TCPStore, Place]:
 
 @contextmanager
 def _group(
-    environment: ClusterEnvironment,
+    environment: Started,
     device: str,
     trainer: TrainerConfig,
     store: TCPStore | None = None,
@@ -180,12 +191,13 @@ def _group(
     if device == "cuda":
         torch.cuda.set_device(environment.local_rank())
     try:
-        if isinstance(environment, Started):
+        if not environment.is_launched:
             store = store or TCPStore(environment.main_address, environment.main_port, is_master=False)
             _wait_for_all(store, rank, size, ranks)
             distributed.init_process_group(_backend(device), store=store, rank=rank, world_size=size, timeout=_PATIENCE)
         else:
             where = f"tcp://{environment.main_address}:{environment.main_port}"
+            LOG.info("Process %d of %d meets the others at %s", rank + 1, size, where.removeprefix("tcp://"))
             distributed.init_process_group(
                 _backend(device), init_method=where, rank=rank, world_size=size, timeout=_PATIENCE
             )
@@ -252,7 +264,7 @@ def _watch(ranks: LocalRanks, over: threading.Event, lost: Lost) -> None:
 
 
 @contextmanager
-def _threads(processes: int) -> Iterator[int]:
+def shared_threads(processes: int) -> Iterator[int]:
     """The threads that this process computes with, shared among as many; the share."""
     before, of_pictures = torch.get_num_threads(), cv2.getNumThreads()
     threads = max(before // processes, 1)

@@ -47,6 +47,13 @@ def for_processes(training: TrainingConfig, trainer: TrainerConfig) -> TrainingC
     )
 
 
+def surroundings() -> list[Started]:
+    """What Lightning's trainer takes a process for that trains alone, whatever a cluster's variables say of its job."""
+    if is_connected():
+        return []
+    return [Started(Place(rank=0, size=1, local_rank=0, local_size=1, node_rank=0, address="127.0.0.1", port=0))]
+
+
 def devices_of(trainer: TrainerConfig, *, unused: bool) -> dict[str, Any]:
     """What Lightning's trainer is told of processes; without a connection one device, whatever was asked for."""
     if not is_connected():
