@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -56,6 +57,7 @@ def main() -> None:
 
 def run(config: DictConfig, overrides: Sequence[str]) -> float | None:
     """Do the composed job and give the primary metric, where the verb has one."""
+    logging.getLogger().setLevel(logging.WARNING)  # hydra would print what any library has to tell
     settings = Settings.from_config(config, tuple(overrides))
     if settings.job.name == "train" and settings.limits.max_trials > 1:
         from lightning_automl_vision.search.job import run_sweep

@@ -13,11 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
+from lightning_automl_vision.data import packed as packed_module
 from lightning_automl_vision.data.batching import class_targets
 from lightning_automl_vision.data.headers import ImageHeader
 from lightning_automl_vision.data.labelled import part_of, read_labelled
 from lightning_automl_vision.data.module import make_loader
-from lightning_automl_vision.data.packed import PackedHeaders, Packing, labels_of
+from lightning_automl_vision.data.objects import Listed
+from lightning_automl_vision.data.packed import PackedHeaders, Packing, classes_seen, labels_of
 from lightning_automl_vision.data.resizing import CenterCrop
 from lightning_automl_vision.samples import Boxes, Labels, Masks, Sample
 from lightning_automl_vision.settings import DataConfig
@@ -104,6 +106,30 @@ def test_sets_of_labels_are_sorted_within_their_image():
     found = packed([Sample(image=str(i), target=Labels(labels=np.array(each))) for i, each in enumerate([[3, 1], [2]])])
     found.sort_labels()
     assert [sample.target.labels.tolist() for sample in found] == [[1, 3], [2]]
+
+
+def test_the_classes_of_each_image_are_found_in_parts_of_the_set(monkeypatch):
+    monkeypatch.setattr(packed_module, "_PART", 7)
+    random = np.random.default_rng(2)
+    each = [random.integers(0, 5, random.integers(0, 4)) for _ in range(40)]
+    samples = packed([Sample(image=str(number), target=Labels(labels=labels)) for number, labels in enumerate(each)])
+    chosen = random.permutation(40)[:30]
+    for labels, expected in (
+        (labels_of(samples), each),
+        (labels_of(samples.chosen(chosen)), [each[index] for index in chosen]),
+        (each, each),
+    ):
+        found = [pair for images, classes in classes_seen(labels) for pair in zip(images, classes, strict=True)]
+        assert found == [(image, name) for image, names in enumerate(expected) for name in sorted({*names.tolist()})]
+
+
+def test_boxes_in_lists_are_packed_as_boxes_in_arrays():
+    made = [boxes(np.random.default_rng(number), number % 3) for number in range(6)]
+    packing = Packing()
+    for number, target in enumerate(made):
+        listed = Listed(target.labels.tolist(), target.boxes.ravel().tolist(), target.crowd.tobytes())
+        packing.add(str(number), listed if number % 2 else target)
+    assert [plain(sample.target) for sample in packing.samples()] == [plain(target) for target in made]
 
 
 def test_headers_are_packed_too():

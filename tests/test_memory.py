@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pictures import write_folders
@@ -162,6 +164,51 @@ def test_a_step_that_failed_leaves_no_trace(tmp_path):
     assert all(torch.equal(weights(failed)[name], value) for name, value in weights(begun).items())
     lines = [[{**line, "seconds": 0} for line in evaluations(tmp_path / name)] for name in ("begun", "failed")]
     assert lines[0] == lines[1]
+
+
+class Wayward(nn.Module):
+    """Changes everything that a step may change on the way to its loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("changed", torch.zeros(3))
+        self.register_buffer("another", torch.zeros(()))
+        self.register_buffer("strided", torch.zeros(4, 4).t()[::2])
+        self.register_buffer("last", torch.zeros(1, 2, 3, 4).to(memory_format=torch.channels_last))
+        self.register_buffer("counted", torch.zeros(2, dtype=torch.int64))
+        self.register_buffer("later", None)
+        self.same = nn.Module()
+        self.same.register_buffer("changed", self.changed)
+
+    def forward(self, images):
+        drawn = float(torch.rand(()) + np.random.rand() + random.random())
+        self.changed += drawn
+        self.another = self.another + drawn
+        self.strided += np.random.standard_normal()
+        self.last += drawn
+        self.counted += len(images)
+        self.later = torch.full((2,), drawn)
+        return images
+
+
+def test_whatever_a_step_changes_is_as_it_was_when_it_is_done_again(tmp_path):
+    def model():
+        torch.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
+        return Classifier(nn.Sequential(Wayward(), nn.Flatten(), nn.LazyLinear(3)), multilabel=False)
+
+    begun, failed = [], []
+    for most, changes in ((4, begun), (2, failed)):
+        made = roomy(model(), most)
+        made.network(torch.zeros(1, *batches(1)[0].images.shape[1:]))
+        task = MulticlassTask(made, config(), CLASSES)
+        task.sizes.training = 2 if most == 4 else None
+        train(tmp_path / str(most), config(), task=task, data=batches(3, 4))
+        changes += [*task.model.state_dict().values(), torch.tensor([np.random.rand(), random.random()])]
+        changes.append(torch.rand(()))
+    assert len(begun) == len(failed) == 11
+    assert all(map(torch.equal, begun, failed))
 
 
 def test_what_is_done_is_told_in_one_line(tmp_path, caplog):

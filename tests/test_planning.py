@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from pictures import write_folders
 
 from lightning_automl_vision.search.planning import Budget, Decision, Measured, chosen, fits_default
 from lightning_automl_vision.search.portfolio import EPOCHS, Candidate, Epochs
 from lightning_automl_vision.search.spaces import Space
+from lightning_automl_vision.training.gathering import agreed, as_one_of, is_first, share
 
 GIGABYTE = 1 << 30
 HOUR = 3600.0
@@ -98,3 +105,25 @@ def test_the_default_has_to_fit_its_share() -> None:
 def test_a_decision_survives_json() -> None:
     decision = Decision(name="a", measured=measured(2.5), epochs=(3, 6))
     assert Decision.from_dict(decision.as_dict()) == decision
+
+
+def test_one_of_two_processes_is_measured_with_its_part_of_the_images() -> None:
+    with as_one_of(2, 2):
+        assert share() == (0, 2, 2)
+        assert share().length(9) == 5
+        assert is_first()
+        assert agreed(False) == (False,)
+    assert share().is_all
+
+
+@pytest.mark.slow
+def test_the_plan_of_two_devices_says_that_one_process_was_measured(tmp_path: Path) -> None:
+    data = write_folders(tmp_path / "set", per_class=20)
+    words = ["task=image_classification", f"data.training={data}", "model=timm", "model.architecture=resnet18"]
+    words += ["model.pretrained=false", "training.training_crop_size=32", "training.validation_crop_size=32"]
+    words += ["training.validation_resize_size=32", "training.training_batch_size=4", "trainer.accelerator=cpu"]
+    words += ["trainer.devices=2", "training.number_of_workers=0", f"output_dir={tmp_path / 'plan'}"]
+    command = [sys.executable, "-m", "lightning_automl_vision", "plan", *words]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert "One of 2 processes was measured, with its share of the images" in said
+    assert json.loads((tmp_path / "plan" / "plan.json").read_text())["measured"]["processes"] == 2

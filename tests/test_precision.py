@@ -53,9 +53,10 @@ def data_of(task, folder):
     return write_objects(folder, count=10, side=64, polygons=task == "image_instance_segmentation")
 
 
-def trained(task, folder, **trainer):
-    """Two steps of the smallest model of a task, and what its first evaluation was."""
-    model, training = SMALLEST[task]
+def trained(task, folder, *, model=None, **trainer):
+    """Two steps of the smallest model of a task, or of a given one, and what its first evaluation was."""
+    smallest, training = SMALLEST[task]
+    model = model or smallest
     result = lav.train(
         task=task,
         data={"training": str(data_of(task, folder / "data")), "cache": str(folder)},
@@ -131,6 +132,20 @@ def test_channels_last_works_for_each_kind_of_model(task, tmp_path):
     _, plain = trained(task, tmp_path / "plain")
     _, other = trained(task, tmp_path / "other", channels_last=True)
     assert other["loss"] == pytest.approx(plain["loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn", "retinanet_resnet50_fpn"])
+def test_every_detector_takes_bf16_and_channels_last(name, tmp_path):
+    model = {"name": name, "backbone": "resnet18", "pretrained": False, "min_size": 64, "max_size": 64}
+    asked = {"plain": {}, "last": {"channels_last": True}, "bf16": {"precision": "bf16-mixed", "force_precision": True}}
+    losses = {
+        kind: trained("image_object_detection", tmp_path / kind, model=model, **{"max_steps": 1, **trainer})[1]["loss"]
+        for kind, trainer in asked.items()
+    }
+    assert losses["last"] == pytest.approx(losses["plain"], rel=1e-3)
+    assert losses["bf16"] == pytest.approx(losses["plain"], rel=0.1)
+    assert losses["bf16"] != losses["plain"]
 
 
 # Compiled networks

@@ -23,6 +23,33 @@ def arrays(labels: list[list[int]]) -> list[Any]:
     return [np.array(label, dtype=np.int64) for label in labels]
 
 
+@pytest.mark.parametrize(
+    ("grouped", "at_random", "by_class", "parts"),
+    [
+        (
+            False,
+            [0, 5, 8, 10, 13, 18],
+            [1, 5, 6, 12, 14, 16],
+            [[0, 2, 4, 6, 7, 14, 15], [1, 3, 8, 10, 11, 12, 18], [5, 9, 13, 16, 17, 19]],
+        ),
+        (
+            True,
+            [0, 1, 6, 9, 11, 14, 19],
+            [0, 3, 4, 12, 13, 18],
+            [[3, 5, 8, 10, 13, 15, 18], [0, 4, 9, 12, 14, 16, 19], [1, 2, 6, 7, 11, 17]],
+        ),
+    ],
+)
+def test_a_seed_holds_out_the_same_images_in_every_version(
+    grouped: bool, at_random: list[int], by_class: list[int], parts: list[list[int]]
+) -> None:
+    labels = arrays([[place % 3] * (place % 4) + [3] * (place % 5 == 0) for place in range(20)])
+    groups = [None if place % 4 == 0 else "abcde"[place % 5] for place in range(20)] if grouped else None
+    assert split(labels, 0.3, seed=4, groups=groups)[1] == at_random
+    assert split(labels, 0.3, seed=4, stratified=True, groups=groups)[1] == by_class
+    assert folds(labels, 3, seed=4, groups=groups) == parts
+
+
 @given(LABELS, st.floats(0.05, 0.95), st.integers(0, 9), st.booleans(), st.lists(st.integers(0, 6), min_size=60))
 @settings(max_examples=150, deadline=None)
 def test_every_image_is_on_one_side_and_groups_are_whole(

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,14 +23,15 @@ import fsspec
 import numpy as np
 import pytest
 from pictures import write_folders
+from test_windows import cut, labelled
 
 from lightning_automl_vision import api
 from lightning_automl_vision.data import stream_cache, urls
-from lightning_automl_vision.data.batching import class_targets
+from lightning_automl_vision.data.batching import box_targets, class_targets
 from lightning_automl_vision.data.headers import ImageHeader, read_headers
 from lightning_automl_vision.data.module import make_loader
 from lightning_automl_vision.data.prefetch import Prefetch
-from lightning_automl_vision.data.resizing import CenterCrop
+from lightning_automl_vision.data.resizing import CenterCrop, LongSide
 from lightning_automl_vision.data.sampling import EpochSampler
 from lightning_automl_vision.data.stream_cache import ImageCache, ImageSource, image_bytes, use
 from lightning_automl_vision.data.urls import Described, described, read_bytes
@@ -428,6 +430,34 @@ def test_batches_are_fetched_while_the_one_before_is_used(server, tmp_path):
     batches = iter(loader_of(images, workers=0))
     next(batches)
     until(lambda: server.asked.total() == 8)
+
+
+def tiled_loader(server, **options):
+    """Twelve photos of a server, seen through seven windows each."""
+    local = labelled(server.folder, 12)
+    samples = [replace(each, image=f"{server.address}/{Path(each.image).name}") for each in local.samples]
+    windows = cut(replace(local, samples=samples), memory=1 << 22)
+    transform, keys = LongSide(64), {"num_classes": 2, "truth": box_targets, "batch_size": 8, "seed": 1}
+    return make_loader(samples, transform=transform, cut=windows, **{**keys, **options})
+
+
+def test_the_photo_of_the_next_windows_is_fetched_while_those_before_are_used(server, tmp_path):
+    use(ImageSource(cache_in(tmp_path, most=0)))
+    batches = iter(tiled_loader(server, workers=0))
+    next(batches)
+    until(lambda: server.asked.keys() == {"0.png", "1.png", "2.png"})
+    assert sum(map(len, batches)) == 12 * 7 - 8
+    assert server.asked == {f"{number}.png": 1 for number in range(12)}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_photo_that_no_cache_keeps_is_fetched_once_an_epoch_for_all_its_windows(workers, server, tmp_path):
+    use(ImageSource(cache_in(tmp_path, most=0)))
+    loader = tiled_loader(server, workers=workers, shuffle=True)
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        assert sum(map(len, loader)) == 12 * 7
+    assert set(server.asked.values()) <= {1, 2}
 
 
 def test_an_image_that_is_lost_while_training_is_replaced_and_told(server, tmp_path, caplog):

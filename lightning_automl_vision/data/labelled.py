@@ -10,11 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
+import numpy as np
+
 from lightning_automl_vision.data.classes import ClassIndex, shown_names
 from lightning_automl_vision.data.files import folder_of
 from lightning_automl_vision.data.headers import ImageHeader, read_headers
 from lightning_automl_vision.data.naming import Named, named_rows
-from lightning_automl_vision.data.packed import PackedHeaders, PackedSamples, Packing, labels_of
+from lightning_automl_vision.data.packed import (
+    PackedHeaders,
+    PackedSamples,
+    Packing,
+    classes_seen,
+    groups_of,
+    images_of,
+    labels_of,
+)
 from lightning_automl_vision.data.rows import Faults, Source
 from lightning_automl_vision.data.splits import folds, split, units_by_class
 from lightning_automl_vision.data.targets import target_of
@@ -292,8 +302,10 @@ def check_training(training: LabelledImages[Any], task: str, config: DataConfig)
 
 def class_counts(images: LabelledImages[Any]) -> dict[str, int]:
     """How many images show each class."""
-    counts = Counter(int(label) for labels in labels_of(images.samples) for label in {*labels.tolist()})
-    return {name: counts[index] for index, name in enumerate(images.classes)}
+    counts = np.zeros(len(images.classes), dtype=np.int64)
+    for _, classes in classes_seen(labels_of(images.samples)):
+        counts += np.bincount(classes, minlength=len(counts))
+    return dict(zip(images.classes, counts.tolist(), strict=True))
 
 
 def hold_out(images: LabelledImages[T], config: DataConfig, seed: int) -> tuple[LabelledImages[T], LabelledImages[T]]:
@@ -316,7 +328,7 @@ def _labels_and_groups(
     images: LabelledImages[Any], config: DataConfig
 ) -> tuple[Sequence[IntArray], list[str | None] | None]:
     """What decides on a split."""
-    return labels_of(images.samples), [sample.group for sample in images.samples] if config.group_by else None
+    return labels_of(images.samples), groups_of(images.samples) if config.group_by else None
 
 
 def part_of(images: LabelledImages[T], indices: Sequence[int]) -> LabelledImages[T]:
@@ -331,8 +343,9 @@ def _chosen(values: Sequence[Any], indices: Sequence[int]) -> Sequence[Any]:
 
 
 def _warn_of_overlap(training: LabelledImages[Any], other: LabelledImages[Any]) -> None:
-    trained = {sample.image for sample in training.samples}
-    shared = sum(sample.image in trained for sample in other.samples)
+    fewer, more = sorted((training, other), key=len)
+    held = {*images_of(fewer.samples)}
+    shared = sum(image in held for image in images_of(more.samples))
     if shared:
         LOG.warning(
             "%s: %d of its images are also in the training set, %s; scores on them say little.",

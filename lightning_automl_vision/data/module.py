@@ -25,7 +25,7 @@ from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import Draw, EpochSampler, groups_by_rarest_label
 from lightning_automl_vision.data.shares import ALL, Share
 from lightning_automl_vision.data.stream_cache import source, use
-from lightning_automl_vision.data.tiled import Windows
+from lightning_automl_vision.data.tiled import Windows, image_at
 from lightning_automl_vision.data.window_sampling import Cut, WindowSampler, readers_for
 from lightning_automl_vision.errors import DataError, VisionError
 from lightning_automl_vision.geometry import Window
@@ -82,10 +82,12 @@ class ImageDataset(Dataset[Item | VisionError]):
 
     def __getitems__(self, draws: Sequence[Draw]) -> list[Item | VisionError]:
         """Those of a batch; meanwhile the pictures of the next one that come from elsewhere are fetched."""
-        if self.source.cache is not None and self._windows is None:
+        if self.source.cache is not None:
             now = (index for draw in draws for index in (draw.image, *self.partners(draw)))
-            for index in (*now, *(draw.later for draw in draws if draw.later is not None)):
-                self.source.ask_for(self._samples[index].image)
+            indices = (*now, *(draw.later for draw in draws if draw.later is not None))
+            for image in dict.fromkeys(image_at(self._samples, index) for index in indices):
+                if image not in self._photos:
+                    self.source.ask_for(image)
         return [self[draw] for draw in draws]
 
     def __getitem__(self, draw: Draw) -> Item | VisionError:
@@ -229,8 +231,9 @@ def make_loader(
     if cut is not None:
         cut = replace(cut, memory=cut.memory // share.local)
         processes = readers_for(processes, len(samples) // share.size)
-    sampler = images if cut is None else WindowSampler(cut, images, batch_size, seed, shuffle, share)
-    images.ahead = batch_size * max(processes, 1) if source().cache is not None else 0
+    streams = source().cache is not None
+    sampler = images if cut is None else WindowSampler(cut, images, batch_size, seed, shuffle, share, streams)
+    images.ahead = batch_size * max(processes, 1) if streams and cut is None else 0
     loader = ImageLoader(
         ImageDataset(
             pictures,

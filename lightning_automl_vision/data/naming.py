@@ -28,16 +28,17 @@ def named_rows(source: Source) -> Iterator[Named]:
         image = _resolved(row, source)
         if image is None:
             continue
-        earlier = seen.get(image)
-        if earlier is not None:
+        place = (row.file, row.line, row.label if isinstance(row.label, str) else None)
+        earlier = seen.setdefault(image, place)
+        if earlier is not place:
             _refuse_twice(row, *earlier, source.faults)
             continue
         group = None
         if group_of is not None:
             group = group_of(row)
             if group is None:
+                del seen[image]
                 continue
-        seen[image] = (row.file, row.line, row.label if isinstance(row.label, str) else None)
         yield Named(row, image, group)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from itertools import cycle
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +16,39 @@ from lightning_automl_vision.samples import BoolArray, FloatArray, Masks
 Scale = tuple[float, float]
 NUMBERS = frozenset((int, float))
 _SWITCH = frozenset((0, 1))
+_CORNERS = itemgetter("topX", "topY", "bottomX", "bottomY")
+_RELATIVE = (1.0, 1.0)
+
+
+class Listed(NamedTuple):
+    """An image's boxes on the way into a packed set: four relative numbers, a class and a byte of crowd for each."""
+
+    labels: list[int]
+    numbers: list[float]
+    crowd: bytes
+
+
+def usual_boxes(objects: Any, classes: Mapping[object, int], scale: Scale) -> Listed | None:
+    """None when anything about them is unusual."""
+    width, height = scale
+    numbers: list[float] = []
+    try:
+        for corners in map(_CORNERS, objects):
+            left, top, right, bottom = corners
+            if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+                return None
+            numbers += corners
+        if not {*map(type, numbers)} <= NUMBERS:
+            return None
+        labels = [classes[item["label"]] for item in objects]
+        crowd = _usual_bytes(objects)
+    except (KeyError, TypeError):
+        return None
+    if crowd is None:
+        return None
+    if scale != _RELATIVE:
+        numbers = [number / whole for number, whole in zip(numbers, cycle(scale))]
+    return Listed(labels, numbers, crowd)
 
 
 def usual_part(part: Any, scale: Scale) -> FloatArray:
@@ -31,11 +67,18 @@ def twice_area(points: FloatArray) -> float:
 
 
 def usual_crowd(objects: Any) -> BoolArray | None:
+    crowd = _usual_bytes(objects)
+    if crowd is None:
+        return None
+    return np.frombuffer(crowd, dtype=np.bool_) if 1 in crowd else no_crowd(len(crowd))
+
+
+def _usual_bytes(objects: Any) -> bytes | None:
     crowd = [item.get("isCrowd", 0) for item in objects]
     kinds = {*crowd}
     if not kinds <= _SWITCH:
         return None
-    return np.array(crowd, dtype=np.bool_) if 1 in kinds else no_crowd(len(crowd))
+    return bytes(map(bool, crowd)) if 1 in kinds else bytes(len(crowd))
 
 
 @lru_cache(maxsize=1024)

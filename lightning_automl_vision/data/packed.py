@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_automl_vision.data.headers import ImageHeader
+from lightning_automl_vision.data.objects import Listed
 from lightning_automl_vision.samples import BoolArray, Boxes, FloatArray, IntArray, Labels, Masks, Polygons, Sample, T
 
 _TEXT = ("utf-8", "surrogatepass")
 _NO_GROUP = -1
+# So many images are counted at once.
+_PART = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ class Ragged:
     def kept(self, rows: BoolArray) -> Self:
         lengths = self.lengths
         return replace(self, values=self.values[np.repeat(rows, lengths)], ends=np.cumsum(lengths[rows]))
+
+    def gathered(self, rows: IntArray) -> Self:
+        """Some rows, in this order."""
+        lengths = self.ends[rows] - np.where(rows > 0, self.ends[rows - 1], 0)
+        ends = np.cumsum(lengths)
+        places = np.arange(int(lengths.sum())) + np.repeat(self.ends[rows] - ends, lengths)
+        return replace(self, values=self.values[places], ends=ends)
 
 
 @dataclass(frozen=True)
@@ -164,6 +174,11 @@ class _LabelsOfEach(Sequence[IntArray]):
     def __iter__(self) -> Iterator[IntArray]:
         return (self.samples.labels[row] for row in self.samples.rows)
 
+    def part(self, start: int, stop: int) -> Ragged:
+        order = self.samples.order
+        rows = np.arange(start, min(stop, len(self))) if order is None else order[start:stop]
+        return self.samples.labels.gathered(rows)
+
 
 class Packing:
     """Takes samples one by one; all of a kind."""
@@ -180,12 +195,15 @@ class Packing:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def add(self, image: str, target: Labels, *, line: int = 0, group: str | None = None) -> None:
+    def add(self, image: str, target: Labels | Listed, *, line: int = 0, group: str | None = None) -> None:
         self._names += image.encode(*_TEXT)
         self._name_ends.append(len(self._names))
         self._lines.append(line)
         numbers = self._group_numbers
         self._groups.append(_NO_GROUP if group is None else numbers.setdefault(group, len(numbers)))
+        if isinstance(target, Listed):
+            self._add_listed(target)
+            return
         self._labels.frombytes(target.labels.astype(np.int64, copy=False).tobytes())
         self._label_ends.append(len(self._labels))
         self._kind = type(target)
@@ -215,6 +233,13 @@ class Packing:
             labels=Ragged(_view(self._labels, np.int64), _view(self._label_ends, np.int64)),
             objects=self._objects() if issubclass(self._kind, Boxes) else None,
         )
+
+    def _add_listed(self, target: Listed) -> None:
+        self._labels.fromlist(target.labels)
+        self._label_ends.append(len(self._labels))
+        self._boxes.fromlist(target.numbers)
+        self._crowd += target.crowd
+        self._kind = Boxes
 
     def _add_outlines(self, polygons: Polygons) -> None:
         for parts in polygons:
@@ -266,3 +291,31 @@ def labels_of(samples: Sequence[Sample[Any]]) -> Sequence[IntArray]:
     if isinstance(samples, PackedSamples):
         return samples.labels_of_each
     return [sample.target.labels for sample in samples]
+
+
+def images_of(samples: Sequence[Sample[Any]]) -> Iterator[str]:
+    """Their paths and URLs, likewise."""
+    if isinstance(samples, PackedSamples):
+        return map(samples.name, samples.rows)
+    return (sample.image for sample in samples)
+
+
+def groups_of(samples: Sequence[Sample[Any]]) -> list[str | None]:
+    if isinstance(samples, PackedSamples):
+        return [samples.group(row) for row in samples.rows]
+    return [sample.group for sample in samples]
+
+
+def classes_seen(labels: Sequence[IntArray]) -> Iterator[tuple[IntArray, IntArray]]:
+    """Each image's classes, once each: numbers of images and classes of a part of the set, then of the next one."""
+    for start in range(0, len(labels), _PART):
+        part = labels.part(start, start + _PART) if isinstance(labels, _LabelsOfEach) else _ragged(labels, start)
+        owners = np.repeat(np.arange(start, start + len(part.ends)), part.lengths)
+        classes = int(part.values.max(initial=0)) + 1
+        pairs = np.sort(owners * classes + part.values)
+        yield np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], classes)
+
+
+def _ragged(labels: Sequence[IntArray], start: int) -> Ragged:
+    part = labels[start : start + _PART]
+    return Ragged(np.concatenate(part), np.cumsum([len(each) for each in part]))

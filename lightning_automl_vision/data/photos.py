@@ -17,6 +17,9 @@ class Photos:
         self._held: OrderedDict[str, Pixels] = OrderedDict()
         self._bytes = 0
 
+    def __contains__(self, image: str) -> bool:
+        return image in self._held
+
     def __getitem__(self, image: str) -> Pixels:
         """Not to be written to."""
         if image in self._held:

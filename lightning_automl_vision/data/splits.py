@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lightning_automl_vision.data.packed import classes_seen
 from lightning_automl_vision.errors import DataError
 from lightning_automl_vision.samples import IntArray
 
@@ -26,18 +27,23 @@ def split(
     Images of one group stay together; an image without a group is a group of its own.
     """
     units = _units(len(labels), groups)
-    if len(units) < 2:
+    count = _count(units)
+    if count < 2:
         what = "image" if len(labels) < 2 else f"group ({len(labels)} images)"
         raise DataError(
             f"Only one {what} to split into training and validation. "
             "Give data.validation=PATH, or another data.group_by."
         )
-    order = [units[index] for index in np.random.default_rng(seed).permutation(len(units))]
-    held = _held_by_class(order, labels, share) if stratified else _held_at_random(order, share * len(labels))
-    held = _neither_empty(order, held)
-    validation = sorted(index for number in held for index in order[number])
-    inside = set(validation)
-    return [index for index in range(len(labels)) if index not in inside], validation
+    order = np.random.default_rng(seed).permutation(count)
+    sizes = np.bincount(units)[order].tolist()
+    if stratified:
+        sides = _sides_by_class(order, units, labels, (1 - share, share))
+        held = {place for place, side in enumerate(sides) if side}
+    else:
+        held = _held_at_random(sizes, share * len(labels))
+    inside = np.zeros(count, dtype=np.bool_)
+    inside[order[[*_neither_empty(sizes, held)]]] = True
+    return np.flatnonzero(~inside[units]).tolist(), np.flatnonzero(inside[units]).tolist()
 
 
 def folds(
@@ -48,97 +54,103 @@ def folds(
     Images of one group are in one part; an image without a group is a group of its own.
     """
     units = _units(len(labels), groups)
-    if len(units) < number:
-        what = f"{len(labels)} images" if groups is None else f"{len(units)} groups ({len(labels)} images)"
+    count = _count(units)
+    if count < number:
+        what = f"{len(labels)} images" if groups is None else f"{count} groups ({len(labels)} images)"
         way_out = "or add images" if groups is None else "or give another data.group_by"
         raise DataError(
             f"data.folds={number}: there are only {what}, and each fold needs one of its own to validate on."
-            f" Give at most data.folds={len(units)}, {way_out}."
+            f" Give at most data.folds={count}, {way_out}."
         )
-    order = [units[index] for index in np.random.default_rng(seed).permutation(len(units))]
-    sides = _sides_by_class(order, labels, [1 / number] * number)
-    return [
-        sorted(index for unit, side in zip(order, sides, strict=True) if side == part for index in unit)
-        for part in range(number)
-    ]
+    order = np.random.default_rng(seed).permutation(count)
+    sides = np.empty(count, dtype=np.int64)
+    sides[order] = _sides_by_class(order, units, labels, [1 / number] * number)
+    return [np.flatnonzero(sides[units] == part).tolist() for part in range(number)]
 
 
 def units_by_class(labels: Sequence[IntArray], groups: Sequence[str | None] | None = None) -> Counter[int]:
     """In how many images each class is to be seen; where they are grouped, in how many groups."""
-    found: Counter[int] = Counter()
-    for unit in _units(len(labels), groups):
-        found.update(_class_counts(unit, labels).keys())
-    return found
+    _, classes, _ = _shown(_units(len(labels), groups), labels)
+    return Counter(classes.tolist())
 
 
-def _units(count: int, groups: Sequence[str | None] | None) -> list[list[int]]:
+def _units(count: int, groups: Sequence[str | None] | None) -> IntArray:
+    """The number of each image's unit, in the order they appear in."""
     if groups is None:
-        return [[index] for index in range(count)]
-    units: dict[object, list[int]] = {}
-    for index, group in enumerate(groups):
-        units.setdefault((index,) if group is None else group, []).append(index)
-    return list(units.values())
+        return np.arange(count)
+    numbers: dict[object, int] = {}
+    keys = (place if group is None else group for place, group in enumerate(groups))
+    return np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), dtype=np.int64, count=count)
 
 
-def _held_at_random(order: Sequence[list[int]], wanted: float) -> set[int]:
-    """Units in their order while they bring the held-out images nearer to the wanted number."""
+def _count(units: IntArray) -> int:
+    return int(units.max(initial=-1)) + 1
+
+
+def _shown(units: IntArray, labels: Sequence[IntArray]) -> tuple[IntArray, IntArray, IntArray]:
+    """Unit by unit, a class that is to be seen in it, and in how many of its images."""
+    seen = [(units[:0], units[:0]), *((units[images], classes) for images, classes in classes_seen(labels))]
+    owners, classes = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    most = int(classes.max(initial=0)) + 1
+    pairs, times = np.unique(owners * most + classes, return_counts=True)
+    return pairs // most, pairs % most, times
+
+
+def _held_at_random(sizes: Sequence[int], wanted: float) -> set[int]:
+    """Places of units while they bring the held-out images nearer to the wanted number."""
     held: set[int] = set()
-    size = 0
-    for number, unit in enumerate(order):
-        if abs(size + len(unit) - wanted) < abs(size - wanted):
-            held.add(number)
-            size += len(unit)
+    total = 0
+    for place, size in enumerate(sizes):
+        if total >= wanted:
+            break
+        if abs(total + size - wanted) < abs(total - wanted):
+            held.add(place)
+            total += size
     return held
 
 
-def _held_by_class(order: Sequence[list[int]], labels: Sequence[IntArray], share: float) -> set[int]:
-    return {number for number, side in enumerate(_sides_by_class(order, labels, (1 - share, share))) if side}
-
-
-def _sides_by_class(order: Sequence[list[int]], labels: Sequence[IntArray], shares: Sequence[float]) -> list[int]:
+def _sides_by_class(order: IntArray, units: IntArray, labels: Sequence[IntArray], shares: Sequence[float]) -> list[int]:
     """Iterative stratification: the rarest class first, each unit to the side that lacks its class most.
 
-    Where several lack it alike, the one that lacks most images takes the unit.
+    Where several lack it alike, the one that lacks most images takes the unit. Units are told by their place in order.
     """
-    counts = [_class_counts(unit, labels) for unit in order]
-    left: Counter[int] = Counter()
-    holders: dict[int, list[int]] = {}
-    for number, count in enumerate(counts):
-        left.update(count)
-        for name in count:
-            holders.setdefault(name, []).append(number)
-    lacking = [Counter({name: total * share for name, total in left.items()}) for share in shares]
+    owners, classes, times = _shown(np.argsort(order)[units], labels)
+    sizes = np.bincount(units)[order].tolist()
+    ends = np.searchsorted(owners, np.arange(len(order)), side="right").tolist()
+    shown = [*zip(classes.tolist(), times.tolist(), strict=True)]
+    totals = np.bincount(classes, weights=times)
+    lacking = [[total * share for total in totals.tolist()] for share in shares]
+    left = totals.astype(np.int64).tolist()
     open_images = [len(labels) * share for share in shares]
-    side: dict[int, int] = {}
+    side: list[int | None] = [None] * len(order)
 
     def place(number: int, name: int | None) -> None:
         most = 0.0 if name is None else max(lack[name] for lack in lacking)
         alike = [place for place, lack in enumerate(lacking) if name is None or most - lack[name] < _ROUNDING]
         chosen = max(alike, key=lambda place: open_images[place])
         side[number] = chosen
-        open_images[chosen] -= len(order[number])
-        lacking[chosen].subtract(counts[number])
-        left.subtract(counts[number])
+        open_images[chosen] -= sizes[number]
+        lack = lacking[chosen]
+        for label, count in shown[ends[number - 1] if number else 0 : ends[number]]:
+            lack[label] -= count
+            left[label] -= count
 
-    while remaining := [name for name in holders if left[name] > 0]:
+    waiting = {*np.unique(classes).tolist()}
+    while remaining := [name for name in waiting if left[name] > 0]:
         name = min(remaining, key=lambda name: (left[name], name))
-        for number in sorted(holders.pop(name), key=lambda number: -len(order[number])):
-            if number not in side:
+        waiting.remove(name)
+        for number in sorted(owners[classes == name].tolist(), key=lambda number: -sizes[number]):
+            if side[number] is None:
                 place(number, name)
-    for number in range(len(order)):
-        if number not in side:
+    for number, chosen in enumerate(side):
+        if chosen is None:
             place(number, None)
-    return [side[number] for number in range(len(order))]
+    return [chosen for chosen in side if chosen is not None]
 
 
-def _class_counts(unit: Sequence[int], labels: Sequence[IntArray]) -> Counter[int]:
-    """How many of the unit's images show each class."""
-    return Counter(int(name) for index in unit for name in set(labels[index].tolist()))
-
-
-def _neither_empty(order: Sequence[list[int]], held: set[int]) -> set[int]:
+def _neither_empty(sizes: Sequence[int], held: set[int]) -> set[int]:
     if not held:
-        return {min(range(len(order)), key=lambda number: len(order[number]))}
-    if len(held) == len(order):
-        return held - {min(held, key=lambda number: len(order[number]))}
+        return {min(range(len(sizes)), key=lambda place: sizes[place])}
+    if len(held) == len(sizes):
+        return held - {min(held, key=lambda place: sizes[place])}
     return held

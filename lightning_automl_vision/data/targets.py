@@ -6,20 +6,18 @@ A target is None when the whole row was dropped.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from lightning_automl_vision.data.classes import ClassIndex
 from lightning_automl_vision.data.diagnosis import Diagnosis
-from lightning_automl_vision.data.objects import NUMBERS, Scale, masks_of, usual_crowd, usual_part
+from lightning_automl_vision.data.objects import Listed, Scale, masks_of, usual_boxes, usual_crowd, usual_part
 from lightning_automl_vision.data.rows import Faults, Row, shown
 from lightning_automl_vision.samples import Boxes, Labels, Masks
 
-Target = Callable[[Row, Scale], Labels | None]
+Target = Callable[[Row, Scale], Labels | Listed | None]
 
-_CORNERS = itemgetter("topX", "topY", "bottomX", "bottomY")
 _RELATIVE = (1.0, 1.0)
 
 
@@ -115,28 +113,8 @@ class _Boxes:
         self._classes = classes
         self._diagnosis = Diagnosis(classes, faults)
 
-    def __call__(self, row: Row, scale: Scale = _RELATIVE) -> Boxes | None:
-        return self._usual(row.label, scale) or self._diagnosis.boxes(row, scale)
-
-    def _usual(self, objects: Any, scale: Scale) -> Boxes | None:
-        width, height = scale
-        numbers: list[float] = []
-        try:
-            for corners in map(_CORNERS, objects):
-                left, top, right, bottom = corners
-                if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-                    return None
-                numbers += corners
-            labels = [self._classes[item["label"]] for item in objects]
-            crowd = usual_crowd(objects)
-        except (KeyError, TypeError):
-            return None
-        if crowd is None or not {*map(type, numbers)} <= NUMBERS:
-            return None
-        boxes = np.array(numbers, dtype=np.float64).reshape(-1, 4)
-        if scale != _RELATIVE:
-            boxes /= (width, height, width, height)
-        return Boxes(labels=np.array(labels, dtype=np.int64), boxes=boxes, crowd=crowd)
+    def __call__(self, row: Row, scale: Scale = _RELATIVE) -> Listed | Boxes | None:
+        return usual_boxes(row.label, self._classes, scale) or self._diagnosis.boxes(row, scale)
 
 
 class _Masks:

@@ -11,6 +11,7 @@ import numpy as np
 
 from lightning_automl_vision.data.headers import ImageHeader
 from lightning_automl_vision.data.labelled import LabelledImages
+from lightning_automl_vision.data.packed import PackedSamples
 from lightning_automl_vision.geometry import B, Window, still_seen, visible_shares
 from lightning_automl_vision.samples import BoolArray, Boxes, IntArray, Place, Sample
 from lightning_automl_vision.tiling import MINIMUM_VISIBILITY, Tiler, tiled_target, windows_of
@@ -102,6 +103,13 @@ class _Samples(_Lazy[Sample[B]], Generic[B]):
             return replace(whole, window=window)
         cut = tiled_target(whole.target.placed(Place(0, 0, *size)), window, self.minimum_visibility)
         return replace(whole, window=window, target=cut.shares(Place(0, 0, window.width, window.height)))
+
+
+def image_at(samples: Sequence[Sample[Any]], number: int) -> str:
+    """The path or URL of one of them, without cutting or making anything else of it."""
+    if isinstance(samples, _Samples):
+        return image_at(samples.images, samples.windows.image_of(number))
+    return samples.name(samples.row(number)) if isinstance(samples, PackedSamples) else samples[number].image
 
 
 @dataclass(frozen=True)

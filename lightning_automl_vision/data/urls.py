@@ -43,11 +43,11 @@ def resolve_image(name: str, base: str, config: DataConfig) -> str:
         return _checked_url(name)
     if name.startswith("/"):
         return name
-    if config.confine_images and ".." in unquote(name) and _leaves(name, url="://" in base):
+    if config.confine_images and _climbs(name) and _leaves(name, url="://" in base):
         raise DataError(_left(name, base))
     if "://" in base:
         return _joined_url(base, name)
-    return os.path.join(base, name)
+    return f"{base}/{name}" if base and base[-1] != "/" else base + name
 
 
 def local_path(url: str) -> str | None:
@@ -221,6 +221,10 @@ def _checked_url(url: str) -> str:
 
 def _prefix_hint(prefix: str) -> str:
     return f"Map its beginning to a folder or URL: \"data.url_prefixes=['{prefix}=/mnt/images/']\"."
+
+
+def _climbs(name: str) -> bool:
+    return ".." in name or ("%" in name and ".." in unquote(name))
 
 
 def _leaves(name: str, *, url: bool) -> bool:

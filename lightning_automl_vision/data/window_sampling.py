@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +67,10 @@ class Cut:
 
 @dataclass
 class WindowSampler:
-    """Draws of windows for one epoch; ``images`` draws the images of all processes, and is told the epoch."""
+    """Draws of windows for one epoch; ``images`` draws the images of all processes, and is told the epoch.
+
+    With ``ahead`` a draw tells of one in the next batch of its lane, which the same process reads.
+    """
 
     cut: Cut
     images: EpochSampler
@@ -74,6 +78,7 @@ class WindowSampler:
     seed: int
     shuffle: bool
     share: Share = ALL
+    ahead: bool = False
     _epoch: int = field(default=0, init=False)
     _begun: tuple[int, int] = field(default=(0, 0), init=False)
 
@@ -104,8 +109,10 @@ class WindowSampler:
         for start in range(0, max(len(lane.windows) for lane in lanes), size):
             for lane in lanes:
                 places = slice(start, start + size)
-                for window, pool in zip(lane.windows[places].tolist(), lane.pool[places].tolist(), strict=True):
-                    yield Draw(self._epoch, window, int(seen[window]), lane.pools[pool])
+                later = lane.windows[places.stop : places.stop + size].tolist() if self.ahead else []
+                drawn = zip(lane.windows[places].tolist(), lane.pool[places].tolist(), strict=True)
+                for (window, pool), next_but_few in zip_longest(drawn, later):
+                    yield Draw(self._epoch, window, int(seen[window]), lane.pools[pool], next_but_few)
                     seen[window] += 1
 
     @property

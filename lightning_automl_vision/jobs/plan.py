@@ -50,6 +50,11 @@ def run(settings: Settings) -> None:
         ),
     ]
     print(table(("plan", f"by {measured.steps} steps"), rows))
+    if measured.processes > 1:
+        print(
+            f"One of {measured.processes} processes was measured, with its share of the images and of this machine's"
+            " cores; what they tell one another at each step comes on top."
+        )
     limit = settings.limits.timeout_minutes * 60
     if measured.of(epochs) > limit:
         print(

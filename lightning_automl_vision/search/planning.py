@@ -15,7 +15,10 @@ _GIGABYTE = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Seconds of one training: before its first step, for each epoch with its evaluation; bytes at their highest."""
+    """Seconds of one training: before its first step, for each epoch with its evaluation; bytes at their highest.
+
+    Of several ``processes`` one was measured, which had its share of the machine; the bytes are of all on it.
+    """
 
     startup: float
     epoch: float
@@ -23,6 +26,7 @@ class Measured:
     device_memory: int | None = None
     steps: int = 0
     seconds: float = 0.0
+    processes: int = 1
 
     def of(self, epochs: int) -> float:
         """What a training of so many epochs takes."""

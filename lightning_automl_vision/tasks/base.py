@@ -25,7 +25,7 @@ from lightning_automl_vision.training.freezing import frozen_norms
 from lightning_automl_vision.training.gathering import average, same_tensors
 from lightning_automl_vision.training.hsv_on_device import hsv_on_device
 from lightning_automl_vision.training.losses import LossMeter
-from lightning_automl_vision.training.memory import BatchSizes, Share, evaluated
+from lightning_automl_vision.training.memory import BatchSizes, Portion, evaluated
 from lightning_automl_vision.training.optimizers import make_optimizer, set_pace
 from lightning_automl_vision.training.schedules import FADES, WarmUp, factor_of
 
@@ -59,7 +59,7 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         self.metrics: Mapping[str, float] = {}
         self.last_loss: Tensor | None = None
         self.sizes = BatchSizes()
-        self.share = Share()  # of the batch that is trained on, in the next step's pictures
+        self.portion = Portion()  # of the batch that is trained on, in the next step's pictures
         self._meter = LossMeter()
         self._batches = 0
         self._dropped = 0
@@ -128,11 +128,11 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
             batch = replace(batch, images=hsv_on_device(batch.images, batch.gains))
         losses = self.model.losses(batch)
         loss = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
-        self._meter.add(losses, self.share.of_batch, ends=self.share.ends)
+        self._meter.add(losses, self.portion.of_batch, ends=self.portion.ends)
         self.last_loss = total = loss.detach()
-        self._batches += self.share.ends
+        self._batches += self.portion.ends
         self._dropped += batch.dropped
-        if self.share.ends and self._batches % self.publish_every == 0:
+        if self.portion.ends and self._batches % self.publish_every == 0:
             self._publish(self._meter.recent())
         elif total.device.type == "cpu" and not math.isfinite(total):  # elsewhere looking would mean waiting
             self._refuse(self._meter.recent())
@@ -147,7 +147,7 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         if self.model.summed_over_images:
             return float(window * images * self.trainer.world_size)  # processes take the mean of their gradients
         short = batches % window
-        return self.share.of_batch * (window / short if short and index >= batches - short else 1.0)
+        return self.portion.of_batch * (window / short if short and index >= batches - short else 1.0)
 
     def _publish(self, losses: Mapping[str, float]) -> None:
         self._refuse(losses)

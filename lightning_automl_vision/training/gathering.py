@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, distributed, nn
 from lightning_automl_vision.data.shares import ALL, Share
 
 V = TypeVar("V")
+_ALONE: ContextVar[Share] = ContextVar("alone", default=ALL)
 # The bytes that a process sends at a time: all that the first one holds beside what it keeps is one such part of each.
 _PART = 1 << 24
 LOCAL_WORLD_SIZE = "LOCAL_WORLD_SIZE"
@@ -26,9 +29,19 @@ def is_connected() -> bool:
 def share() -> Share:
     """The part of each data set that this process goes through."""
     if not is_connected():
-        return ALL
+        return _ALONE.get()
     size = distributed.get_world_size()
     return Share(distributed.get_rank(), size, min(int(os.environ.get(LOCAL_WORLD_SIZE, size)), size))
+
+
+@contextmanager
+def as_one_of(processes: int, here: int) -> Iterator[None]:
+    """This process does what the first of so many would, of which so many are on this machine, and talks to nobody."""
+    token = _ALONE.set(Share(0, processes, here))
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 def is_first() -> bool:

@@ -6,7 +6,7 @@ import multiprocessing
 import resource
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from lightning_automl_vision.data.labelled import load_data
 from lightning_automl_vision.run import RunFolder
 from lightning_automl_vision.search.planning import Measured
 from lightning_automl_vision.specs import ModelSpec
+from lightning_automl_vision.training.devices import device_of
+from lightning_automl_vision.training.gathering import as_one_of
+from lightning_automl_vision.training.ranks import shared_threads
 from lightning_automl_vision.training.session import TrainingSession, checked_transform
 
 # So many steps, in at least so many seconds; and no more seconds than that, once there is one to go by.
@@ -99,7 +102,9 @@ def measure(settings: Settings, spec: ModelSpec) -> Measured:
     clock = Clock(folder.path)
     clock.start()
     prepared = time.monotonic() - started
-    with suppress(_Enough):
+    here, processes = settings.trainer.devices, settings.trainer.devices * settings.trainer.num_nodes
+    shared = shared_threads(here) if device_of(settings.trainer.accelerator) == "cpu" else nullcontext()
+    with suppress(_Enough), as_one_of(processes, here), shared:
         session.fit(folder, callbacks=(clock,))
     frequency = settings.training.evaluation_frequency
     evaluation = clock.batches_of_epoch * _usual(clock.batches) + 2 * clock.saving
@@ -107,9 +112,10 @@ def measure(settings: Settings, spec: ModelSpec) -> Measured:
     measured = Measured(
         startup=trainings * (prepared + _beyond_usual(clock.steps) + _beyond_usual(clock.batches)),
         epoch=trainings * (clock.steps_of_epoch * _usual(clock.steps) + evaluation / frequency),
-        memory=clock.memory,
+        memory=here * clock.memory,
         device_memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         steps=len(clock.steps),
+        processes=processes,
     )
     return replace(measured, seconds=time.monotonic() - started)
 

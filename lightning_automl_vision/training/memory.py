@@ -44,7 +44,7 @@ class BatchSizes:
 
 
 @dataclass(frozen=True)
-class Share:
+class Portion:
     """What is computed of a training batch: a share of its images; ``ends`` it."""
 
     of_batch: float = 1.0

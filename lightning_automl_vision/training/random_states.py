@@ -22,6 +22,26 @@ def random_states() -> dict[str, Any]:
     }
 
 
+class RandomStates:
+    """The same for this process alone, as each library gives them: quickly made, before every step."""
+
+    def __init__(self) -> None:
+        self._torch = torch.get_rng_state()
+        self._cuda = [generator.get_state() for generator in torch.cuda.default_generators]
+        self._mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+        self._numpy = np.random.get_state(legacy=True)
+        self._python = random.getstate()
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._torch)
+        for generator, state in zip(torch.cuda.default_generators, self._cuda, strict=False):
+            generator.set_state(state)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
+        np.random.set_state(self._numpy)
+        random.setstate(self._python)
+
+
 def set_random_states(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count() and torch.cuda.is_available():

@@ -14,6 +14,7 @@ from lightning_automl_vision.specs import TASKS as TASK_SPECS
 
 TASKS = frozenset(TASK_SPECS)
 
+_LINE_ENDS = frozenset(("\n", "\r\n", ""))
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -49,10 +50,13 @@ def rows_of(objects: Iterator[tuple[int, dict[str, object]]], file: str, source:
 
 def read_objects(file: str, encoding: str, faults: Faults) -> Iterator[tuple[int, dict[str, object]]]:
     """Each line's number and object; blank lines are skipped, a byte-order mark is understood."""
-    decode = json.JSONDecoder().decode
+    decoder = json.JSONDecoder()
+    begun = decoder.raw_decode
     for number, line in read_lines(file, encoding, faults):
         try:
-            value = decode(line)
+            value, end = begun(line) if line[:1] == "{" else (None, None)
+            if end is None or line[end:] not in _LINE_ENDS:
+                value = decoder.decode(line)
         except (ValueError, RecursionError) as error:
             if line.strip():
                 _refuse_layout(file, number, line)
