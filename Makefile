@@ -1,6 +1,8 @@
 # Every target does everything itself on a machine that has Python 3.11 or newer, pip and make.
 PYTHON ?= python3
 VENV ?= .venv
+# So many files of tests at a time; each test computes on one core.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
@@ -36,10 +38,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 chaos: $(VENV)/.dev
 	$(BIN)/python tests/chaos.py

@@ -53,7 +53,8 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
 def _check_key(verb: str, argument: str, own: set[str]) -> None:
     """A verb's own key, misspelt, would be taken for a group that there is not."""
     name = argument.lstrip("+~").partition("=")[0]
-    hint = nearest(name, sorted(own | ROOT)) if name not in own | ROOT else ""
+    known = name.partition(".")[0] in own | ROOT
+    hint = "" if known else nearest(name, sorted(own | ROOT))
     if "=" in argument and any(repr(key) in hint for key in own):
         raise ConfigError(f"lav {verb} has no key {name!r}.{hint} `lav {verb} --help` lists its keys.")
 
@@ -70,7 +71,8 @@ def _is_for_automode(argument: str) -> bool:
 def _as_text(argument: str) -> str:
     """What hydra's grammar has no form for is a text: a value in round brackets, as an old grid, and a requirement."""
     key, _, value = argument.partition("=")
-    is_text = (value[:1] == "(" and value[-1:] == ")") or (key in ("require", "job.require") and value[:1] not in "'\"")
+    named = key.removeprefix("job.") in ("require", "operating_points.rule")
+    is_text = (value[:1] == "(" and value[-1:] == ")") or (named and value[:1] not in "'\"")
     return f"{key}='{value}'" if is_text and "'" not in value else argument
 
 

@@ -18,17 +18,23 @@ from lightning_automl_vision.metrics.curves import (
     roc_curve,
 )
 from lightning_automl_vision.metrics.ranking import AnyScores, Ranking
+from lightning_automl_vision.samples import BoolArray
 
 # A curve of more points looks the same and makes the file large.
 POINTS = 200
 
 
 def evaluation_document(
-    scores: AnyScores, labels: NDArray[np.generic], *, multilabel: bool, classes: Sequence[str]
+    scores: AnyScores,
+    labels: NDArray[np.generic],
+    *,
+    multilabel: bool,
+    classes: Sequence[str],
+    predicted: BoolArray | None = None,
 ) -> dict[str, Any]:
     """Rows of the confusion matrix are the true classes, columns the predicted ones."""
-    report = classification_report(scores, labels, multilabel=multilabel, classes=classes)
-    matrix = confusion_matrix(scores, labels, multilabel=multilabel, classes=classes)
+    report = classification_report(scores, labels, multilabel=multilabel, classes=classes, predicted=predicted)
+    matrix = confusion_matrix(scores, labels, multilabel=multilabel, classes=classes, predicted=predicted)
     rankings = Rankings.of(scores, labels, multilabel=multilabel, classes=classes)
     named = {**rankings.classes, "micro average": rankings.micro}
     return {

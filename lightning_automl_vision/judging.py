@@ -72,21 +72,24 @@ class Judged:
         header = self.images.headers[index]
         size = header.width, header.height
         if window is None:
-            self._keep(index, found.restored(place, *size))
+            self.keep(index, found.restored(place, *size))
             return
         parts = self.waiting.setdefault(index, {})
         parts[window] = found.seen_through(place, window, *size)
         if len(parts) == len(self.tiling.windows(*size)):
-            self._merge(index, self.waiting.pop(index), Window(0, 0, *size))
+            self.add_windows(index, self.waiting.pop(index))
 
-    def _merge(self, index: int, parts: dict[Window, ScoredBoxes], picture: Window) -> None:
-        merge = self.tiling.merge
+    def add_windows(self, index: int, parts: dict[Window, ScoredBoxes]) -> None:
+        """What was found through all windows of an image, in its pixels."""
+        header, merge = self.images.headers[index], self.tiling.merge
+        picture = Window(0, 0, header.width, header.height)
         tiles = [part for window, part in parts.items() if window != picture]
-        self._keep(index, one_answer(list(parts.values()), merge))
+        self.keep(index, one_answer(list(parts.values()), merge))
         self.apart.setdefault(WHOLE, {})[index] = _answer(parts[picture])
         self.apart.setdefault(TILES, {})[index] = _answer(one_answer(tiles, merge) if tiles else parts[picture])
 
-    def _keep(self, index: int, objects: ScoredBoxes) -> None:
+    def keep(self, index: int, objects: ScoredBoxes) -> None:
+        """The answer for the whole image, in its pixels."""
         if index in self.showing:
             self.shown[index] = objects
         self.found[index] = _answer(objects)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 WEIGHTS, MODEL, SETTINGS, LABELS = "weights.safetensors", "model.json", "settings.json", "labels.json"
+# What settings.json may say of written answers, for `lav predict`, under the documented names.
+WRITTEN: Mapping[str, tuple[Any, ...]] = {"export_as_image": (False, True), "image_type": ("JPG", "PNG", "BMP")}
 # What settings.json calls the model's parameters that may be changed after training.
 INFERENCE = {
     "box_score_threshold": "box_score_thresh",
@@ -34,7 +36,8 @@ INFERENCE = {
 class ModelCard:
     """Everything but the weights that is needed to build the model again and to ask it.
 
-    ``image_size`` is the side of the pictures that a classifier takes.
+    ``image_size`` is the side of the pictures that a classifier takes. ``exported`` is what is to be known of the
+    network in a folder that `lav export` wrote, which has no weights that could be trained.
     """
 
     task: str
@@ -43,6 +46,7 @@ class ModelCard:
     labels: Sequence[str]
     settings: Mapping[str, Any]
     image_size: int | None = None
+    exported: Mapping[str, Any] | None = None
 
     @property
     def size_of_building(self) -> int | None:
@@ -53,6 +57,13 @@ class ModelCard:
 def inference_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a model's parameters that settings.json holds, by their names there."""
     return {inside: parameters[name] for name, inside in INFERENCE.items() if name in parameters}
+
+
+def parameter(card: ModelCard, name: str) -> Any:
+    """One of those that settings.json may change, as it is now; None where the model has no such one."""
+    spellings = (name, INFERENCE[name])
+    given = (card.settings[spelling] for spelling in spellings if spelling in card.settings)
+    return next(given, card.parameters.get(name))
 
 
 def chosen_parameters(card: ModelCard, config: type[ModelConfig], source: str) -> dict[str, Any]:
@@ -72,15 +83,35 @@ def chosen_parameters(card: ModelCard, config: type[ModelConfig], source: str) -
     return parameters
 
 
-def check_settings(card: ModelCard, of_resizing: Mapping[str, str], *, source: str) -> None:
-    """Refuse settings that nobody would read: neither the resizing nor the model."""
+def check_settings(card: ModelCard, others: Mapping[str, str], *, source: str) -> None:
+    """Refuse settings that nobody would read: neither the model nor, as ``others`` says, anyone else."""
     of_model = {name: inside for name, inside in INFERENCE.items() if name in card.parameters}
-    known = {**of_resizing, **of_model, **{inside: inside for inside in of_model.values()}}
+    known = {**others, **of_model, **{inside: inside for inside in of_model.values()}}
+    if card.task == "image_instance_segmentation":
+        known |= {name: name for name in WRITTEN}
+    if "model_size" in card.parameters:
+        known["model_size"] = "model_size"
     for name in card.settings:
         if name not in known:
             documented = ", ".join(dict.fromkeys(known.values()))
             hint = nearest(name, list(known))
             raise ConfigError(f"{source}: {card.name} has no setting {name!r}.{hint} There are {documented}.")
+    _check_written(card, source)
+
+
+def _check_written(card: ModelCard, source: str) -> None:
+    """What neither the network nor its pictures depend on."""
+    for name in WRITTEN.keys() & card.settings.keys():
+        value = card.settings[name]
+        if not any(value == one and type(value) is type(one) for one in WRITTEN[name]):
+            allowed = ", ".join(json.dumps(one) for one in WRITTEN[name])
+            raise ConfigError(f"{source}: {name}={value!r} must be one of {allowed}.")
+    size = card.parameters.get("model_size")
+    if card.settings.get("model_size", size) != size:
+        raise ConfigError(
+            f"{source}: model_size={card.settings['model_size']!r}: the weights are those of model_size={size!r}, and"
+            " another size has others. Write that, or train with model.model_size."
+        )
 
 
 def _fault(wanted: DescribedKey, value: Any) -> str | None:
@@ -94,6 +125,7 @@ def save_model(folder: Path, card: ModelCard, model: nn.Module) -> None:
     """Write the folder; ``model.json`` comes last, so that a folder which has one is whole."""
     from safetensors.torch import save_model as save_weights
 
+    from lightning_automl_vision.delivery.companions import write_companions
     from lightning_automl_vision.result import versions
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +133,7 @@ def save_model(folder: Path, card: ModelCard, model: nn.Module) -> None:
         save_weights(model, str(part))
     write_json(folder / LABELS, list(card.labels))
     write_json(folder / SETTINGS, card.settings)
+    write_companions(folder, card.name)
     description = {
         "format_version": FORMAT_VERSION,
         "task": card.task,
@@ -128,6 +161,7 @@ def read_card(folder: str | Path) -> tuple[ModelCard, Path]:
             name=description["model"]["name"],
             parameters=dict(description["model"]["parameters"]),
             image_size=description.get("image_size"),
+            exported=description.get("exported"),
             labels=_read(found / LABELS),
             settings=_read(found / SETTINGS),
         )

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_automl_vision.data.resizing import Resizing
+from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.masks import draw_polygons
 from lightning_automl_vision.samples import Place, Polygons, ScoredBoxes, ScoredLabels
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.labelled import LabelledImages
+    from lightning_automl_vision.export.graph import Graph
 
 T = TypeVar("T", bound="Targets")
 P = TypeVar("P")
@@ -163,6 +165,16 @@ class VisionModel(nn.Module, ABC, Generic[T, P]):
     def for_prediction(self) -> None:
         """Become as quick as can be: called once, after loading, by whoever will never train this."""
 
+    def graph(self, choices: Mapping[str, str]) -> Graph:
+        """What it computes of tensors alone, for other runtimes; ``choices`` are its own options of ``lav export``.
+
+        Called in evaluation mode and after ``for_prediction``; the model is not used again afterwards.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} has no method `graph`, which says what other runtimes are to compute."
+            " Ask the author of its plugin for it."
+        )
+
     def backbone(self) -> nn.Module:
         """The part that a state dict given as ``model.weights`` is loaded into."""
         return self
@@ -225,6 +237,17 @@ class Classifier(VisionModel[Targets, ScoredLabels]):
         logits = self(batch.images).float()
         scores = logits.sigmoid() if self.loss.multilabel else logits.softmax(dim=1)
         return [ScoredLabels(scores=row) for row in scores.cpu().numpy()]
+
+    def graph(self, choices: Mapping[str, str]) -> Graph:
+        from lightning_automl_vision.export.graph import BATCH, SIDES, Graph
+
+        return Graph(
+            module=self.network,
+            axes={**BATCH, **SIDES},
+            outputs={"logits": BATCH},
+            mean=tuple(self.mean.flatten().tolist()),
+            std=tuple(self.std.flatten().tolist()),
+        )
 
     def backbone(self) -> nn.Module:
         return self.network

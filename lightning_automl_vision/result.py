@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,15 @@ class Result:
 
 def versions() -> dict[str, str]:
     """Of this package, of Python, and of everything a number may depend on."""
-    return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+    return {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
+
+
+def _version(package: str) -> str:
+    """An exported model is asked and judged where some of them are not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def device_memory() -> int | None:

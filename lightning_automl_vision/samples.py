@@ -135,11 +135,13 @@ class Sample(Generic[T]):
 class ScoredLabels:
     """One score for each class, in the order of the model's labels; a multi-class image's scores add up to 1.
 
-    A network answers without `labels`; whoever knows the classes names them.
+    A network answers without `labels`; whoever knows the classes names them. ``decided`` are the classes that the
+    operating points of the model decide for, best first, where they are in use.
     """
 
     scores: Scores
     labels: tuple[str, ...] = ()
+    decided: tuple[int, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -151,8 +153,9 @@ class ScoredLabels:
         return float(np.max(self.scores))
 
     def as_dict(self) -> dict[str, list[float] | list[str]]:
-        """The documented answer of a scoring endpoint."""
-        return {"probs": [float(score) for score in self.scores], "labels": list(self.labels)}
+        """The documented answer of a scoring endpoint, and what operating points decide for, where they are in use."""
+        answer: dict[str, list[float] | list[str]] = {"probs": self.scores.tolist(), "labels": list(self.labels)}
+        return answer if self.decided is None else {**answer, "decided": [self.labels[index] for index in self.decided]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +198,11 @@ class ScoredBoxes:
 
     def seen_through(self, place: Place, window: Window, width: int, height: int) -> Self:
         """As ``restored``, where the picture shows a window, in whole pixels, of an image of this size."""
-        part = self.restored(place, int(window.width), int(window.height))
-        return replace(part, boxes=part.boxes + (window[:2] * 2), width=width, height=height)
+        return self.restored(place, int(window.width), int(window.height)).moved(window, width, height)
+
+    def moved(self, window: Window, width: int, height: int) -> Self:
+        """In the pixels of an image of this size, where the picture is a window of it."""
+        return replace(self, boxes=self.boxes + (window[:2] * 2), width=width, height=height)
 
     @property
     def names(self) -> Sequence[str]:

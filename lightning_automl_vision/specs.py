@@ -30,6 +30,10 @@ class ModelSpec:
     None leaves them to the built model, as does a ``backbone`` of the user's own, where ``config`` has such a key.
     ``refuses`` are the choices of ``trainer`` that it cannot be trained with, ``"precision=16-mixed"`` or
     ``"compile=true"``, each with the reason.
+    ``answers`` is the path of what makes predictions of an exported network's outputs, in numpy alone: called with
+    ``name``, ``task``, the ``parameters`` as they are now and the ``facts`` that model.json holds of the export;
+    without it, that of the task. ``refuses_export`` are the formats it cannot be exported to, each with the reason, or
+    ``"*"`` for all of them; ``export_choices`` are options of ``lav export`` that it reads and others do not.
     """
 
     name: str
@@ -40,6 +44,9 @@ class ModelSpec:
     freezable: tuple[tuple[str, ...], ...] | None = None
     fixed_image_size: int | None = None
     refuses: Mapping[str, str] = field(default_factory=dict)
+    refuses_export: Mapping[str, str] = field(default_factory=dict)
+    export_choices: frozenset[str] = frozenset()
+    answers: str | None = None
     find_weights: str | None = None
     aliases: tuple[str, ...] = ()
     licence: str = "unknown"
@@ -73,6 +80,17 @@ class ModelSpec:
                     " Leave it out, or choose another model."
                 )
 
+    def answers_for(self, task: str) -> str | None:
+        """The path of what makes predictions of an exported network's outputs, if there is any."""
+        return self.answers or TASKS[task].answers
+
+    def export_refusal(self, format: str, task: str) -> str | None:
+        """Why the model cannot be exported to this format, or None."""
+        reason = self.refuses_export.get(format) or self.refuses_export.get("*")
+        if reason is None and self.answers_for(task) is None:
+            return "its plugin does not say how to read an exported network: its ModelSpec has no `answers`"
+        return reason
+
     def check_weights(self, **parameters: Any) -> None:
         if self.find_weights is not None:
             resolve_name(self.find_weights)(**parameters)
@@ -88,6 +106,7 @@ class TaskSpec:
     """A task by name; ``builder`` is the path of its VisionTask, ``config`` the node of its keys.
 
     ``unused`` are the ``training.*`` keys that mean nothing to it, with the only value that is not refused.
+    ``answers`` is the path of what makes predictions of an exported network's outputs where the model names none.
     """
 
     name: str
@@ -97,10 +116,12 @@ class TaskSpec:
     builder: str
     config: type[TaskConfig] = TaskConfig
     unused: Defaults = field(default_factory=dict)
+    answers: str | None = None
 
 
 _CLASSIFICATION = {"number_of_epochs": 15, "training_batch_size": 78}
 _DETECTION = {"number_of_epochs": 15, "training_batch_size": 2, "validation_batch_size": 1, "learning_rate": 0.005}
+_CLASS_ANSWERS = "lightning_automl_vision.export.answers:ClassAnswers.of"
 _OF_CLASSIFICATION = {
     "training_crop_size": 224,
     "validation_crop_size": 224,
@@ -118,6 +139,7 @@ TASKS: Mapping[str, TaskSpec] = {
             default_models=("vitb16r224",),
             defaults={**_CLASSIFICATION, "learning_rate": 0.01},
             builder="lightning_automl_vision.tasks.classification:MulticlassTask",
+            answers=_CLASS_ANSWERS,
         ),
         TaskSpec(
             name="image_classification_multilabel",
@@ -125,6 +147,7 @@ TASKS: Mapping[str, TaskSpec] = {
             default_models=("vitb16r224",),
             defaults={**_CLASSIFICATION, "learning_rate": 0.035},
             builder="lightning_automl_vision.tasks.classification:MultilabelTask",
+            answers=_CLASS_ANSWERS,
         ),
         TaskSpec(
             name="image_object_detection",

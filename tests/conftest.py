@@ -1,7 +1,9 @@
 """What several tests share: toy batches for every task a model may serve."""
 
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import settings
@@ -12,6 +14,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shared machine may take any time over an example.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+with suppress(ImportError):
+    from absl import logging as absl_logging  # of tensorboard
+
+    # When hydra sets up logging anew, absl closes the stream it has: that would be where pytest keeps what is said.
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 ToyBatch = Callable[..., object]
 

@@ -43,8 +43,8 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(folder: Path, source: Path, output: Path, *, data: Any = None, **keys: Any) -> Any:
-    job = {"name": "evaluate", "input": str(source), "output": str(output), **keys.pop("job", {})}
+def evaluate(folder: Path, source: Path | None, output: Path, *, data: Any = None, **keys: Any) -> Any:
+    job = {"name": "evaluate", "input": source and str(source), "output": str(output), **keys.pop("job", {})}
     asked = settings(
         checkpoint=str(folder), job=job, data=data or {}, trainer={"accelerator": "cpu"}, quiet=True, **keys
     )
@@ -65,6 +65,20 @@ def test_the_digits_are_those_of_the_trainings_own_validation(classifier: Path, 
     assert [row["filename"] for row in rows][:2] == ["blue/0.png", "blue/1.png"]
     assert rows[0]["labels"] == sorted(COLOURS)
     assert rows[0]["true_labels"] == ["blue"]
+
+
+def test_without_input_it_is_judged_on_what_it_was_validated_on(classifier: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(classifier / "run", tmp_path / "run")
+    told = evaluate(run, None, tmp_path / "out")
+    assert told["metrics"] == read_result(run).metrics
+    assert told["input"] == f"what {run} was validated on"
+    with pytest.raises(ConfigError, match=r"is no run's folder.*Name labelled images: input=PATH"):
+        evaluate(shutil.copytree(run / "model", tmp_path / "alone" / "model"), None, tmp_path / "other")
+    lock = json.loads((run / "lock.json").read_text())
+    lock["data"]["validation"]["labels"], lock["data"]["validation"]["each"] = "0" * 32, ""
+    (run / "lock.json").write_text(json.dumps(lock))
+    with pytest.raises(DataError, match="no longer what they were: not all of its labels"):
+        evaluate(run, None, tmp_path / "other")
 
 
 def test_the_digits_are_the_same_with_tiles(tmp_path: Path) -> None:

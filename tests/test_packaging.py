@@ -26,6 +26,7 @@ def test_the_wheel_carries_code_configuration_and_plugins(distributions):
         "lightning_automl_vision/main.py",
         "lightning_automl_vision/py.typed",
         "lightning_automl_vision/conf/config.yaml",
+        "lightning_automl_vision/serving/page/index.html",
         "lightning_automl_vision/conf/experiment/quickstart.yaml",
         "lav_timm/__init__.py",
         "lav_timm/model.py",

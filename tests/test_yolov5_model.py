@@ -10,8 +10,9 @@ from test_torchvision_plugin import cache, put_in_hub, trained_looking  # noqa: 
 
 from lav_yolov5.model import build, truth_of
 from lav_yolov5.network import STRIDES
-from lav_yolov5.pictures import framed, rectangle_around, rescaled
+from lav_yolov5.pictures import framed, rescaled
 from lav_yolov5.preparing import object_sizes
+from lav_yolov5.rectangles import rectangle_around
 from lav_yolov5.sizes import SIZES
 from lav_yolov5.weights import find_weights
 from lightning_automl_vision.data.headers import ImageHeader

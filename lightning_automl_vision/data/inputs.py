@@ -1,10 +1,12 @@
-"""Which pictures an ``input`` means: a file, a folder, a pattern, or JSON Lines; imports no torch."""
+"""Which pictures an ``input`` means: a file, a folder, a pattern, JSON Lines, or a list on stdin; imports no torch."""
 
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ from lightning_automl_vision.data.urls import resolve_image, without_query
 from lightning_automl_vision.errors import DataError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.settings import DataConfig
+
+STDIN = "-"
 
 
 class Picture(NamedTuple):
@@ -31,6 +35,8 @@ class Picture(NamedTuple):
 def pictures_of(source: str, config: DataConfig, *, outside: str | None = None) -> list[Picture]:
     """In order; of folders and patterns only what has a picture's suffix and does not lie in ``outside``."""
     named = _named(source, config, None if outside is None else os.path.abspath(outside))
+    if not named and source == STDIN:
+        raise DataError(f"input={STDIN}: nothing was said on stdin. Write the path or URL of a picture on each line.")
     if not named:
         raise DataError(
             f"input={source}: no picture is there. Suffixes of pictures are {', '.join(sorted(IMAGE_SUFFIXES))}."
@@ -40,6 +46,8 @@ def pictures_of(source: str, config: DataConfig, *, outside: str | None = None) 
 
 
 def _named(source: str, config: DataConfig, outside: str | None) -> list[tuple[str, str]]:
+    if source == STDIN:
+        return list(_said(config))
     if os.path.isdir(source):
         files = [(name, os.path.join(source, name)) for name in files_below(source, IMAGE_SUFFIXES)]
         return [(name, path) for name, path in files if not _lies_in(path, outside)]
@@ -91,6 +99,24 @@ def _listed(file: str, config: DataConfig) -> Iterator[tuple[str, str]]:
         LOG.warning("Dropped lines of %s: %s.", file, reasons)
 
 
+def _said(config: DataConfig) -> Iterator[tuple[str, str]]:
+    """A path or URL on each line, relative to where the command runs, or an object with an ``image_url``."""
+    for number, line in enumerate(sys.stdin.read().splitlines(), start=1):
+        text = line.strip()
+        name: object = text
+        if text.startswith("{"):
+            try:
+                name = json.loads(text).get("image_url")
+            except ValueError:
+                name = None
+        if not isinstance(name, str) or (text and not name):
+            raise DataError(
+                f'stdin:{number}: {shown(text)} names no picture. Write a path, or {{"image_url": "a.jpg"}}.'
+            )
+        if name:
+            yield name, name if "://" in name else os.path.abspath(name)
+
+
 def _lies_in(path: str, folder: str | None) -> bool:
     return folder is not None and os.path.commonpath([os.path.abspath(path), folder]) == folder
 
@@ -99,11 +125,15 @@ def _has_suffix(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
-def _stem(name: str, taken: set[str]) -> str:
+def stem_of(name: str) -> str:
     """Whatever the name, a path that stays within the folder it is put in."""
     path = re.sub(r"^\w+:/+", "", without_query(name)).replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-    stem = os.path.splitext("/".join(parts))[0] or "picture"
+    return os.path.splitext("/".join(parts))[0] or "picture"
+
+
+def _stem(name: str, taken: set[str]) -> str:
+    stem = stem_of(name)
     free, number = stem, 1
     while free.lower() in taken:
         number += 1

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from lightning_automl_vision.errors import DataError
+from lightning_automl_vision.process import usable_cores
 
-_MOST_THREADS = 4
+_MOST_THREADS = 8
 
 Place = TypeVar("Place")
 Content = TypeVar("Content")
 
 
-def read_ahead(read: Callable[[Place], Content], places: Iterable[Place]) -> Iterator[Content | DataError]:
-    """What ``read`` gives for each place, in order; where it cannot be read, the error that says why."""
-    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+def read_ahead(
+    read: Callable[[Place], Content], places: Iterable[Place], *, ahead: int = 0, threads: int | None = None
+) -> Iterator[Content | DataError]:
+    """What ``read`` gives for each place, in order; where it cannot be read, the error that says why.
+
+    At least ``ahead`` places are read before they are asked for.
+    """
+    threads = threads or min(usable_cores(), _MOST_THREADS)
     waiting: deque[Future[Content | DataError]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for place in places:
                 waiting.append(pool.submit(_content_or_error, read, place))
-                if len(waiting) > 2 * threads:
+                if len(waiting) > max(2 * threads, ahead):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -8,7 +8,10 @@ from types import ModuleType
 
 from lightning_automl_vision.settings import JobConfig
 
-VERBS = ("train", "predict", "evaluate", "reproduce", "models", "convert", "convert-weights", "inspect", "plan")
+VERBS = (
+    *("train", "predict", "evaluate", "export", "serve", "reproduce", "models"),
+    *("convert", "convert-weights", "inspect", "plan"),
+)
 
 
 def job_configs() -> Mapping[str, type[JobConfig]]:

@@ -12,18 +12,22 @@ from lightning_automl_vision.composed import Settings, given
 from lightning_automl_vision.errors import ConfigError, RequirementError
 from lightning_automl_vision.keys import check_ranges, key
 from lightning_automl_vision.log import LOG
+from lightning_automl_vision.operating_rules import OperatingPointsConfig, Rule, rule_of
 from lightning_automl_vision.requirements import Requirement, failures, requirements_of
 from lightning_automl_vision.result import RESULT, versions
 from lightning_automl_vision.run import check_output, finite, write_json
 from lightning_automl_vision.settings import JobConfig
 from lightning_automl_vision.specs import TASKS
 from lightning_automl_vision.tables import table
-from lightning_automl_vision.task_settings import TaskConfig
+from lightning_automl_vision.task_settings import ObjectTaskConfig, TaskConfig
 from lightning_automl_vision.tiler_settings import TilingConfig
+from lightning_automl_vision.validated_on import validated_on
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.labelled import LabelledImages
+    from lightning_automl_vision.examination import Examination
     from lightning_automl_vision.model_folder import ModelCard
+    from lightning_automl_vision.views import View
 
 _USED = ("job", "task", "checkpoint", "quiet", "data", "hydra", "trainer", "training")
 _USED_KEYS = {"trainer": ("accelerator",), "training": ("number_of_workers",)}
@@ -39,7 +43,9 @@ _BATCH_OF_CLASSIFIERS = 16
 class Config(JobConfig):
     """Judge a trained model, a run's folder given as ``checkpoint``, on labelled images, read as ``data.*`` says."""
 
-    input: str = key("???", "The labelled images to judge it on: a file or a folder.")
+    input: str | None = key(
+        None, "The labelled images to judge it on: a file or a folder; by default those that the run was validated on."
+    )
     output: str = key("???", "The folder to write: result.json, evaluation.json, predictions.jsonl, per_image.npz.")
     part: str = key(
         "test",
@@ -50,6 +56,14 @@ class Config(JobConfig):
         None,
         "Images the model sees at once; by default as many as in its training's validation, for the same digits.",
         minimum=1,
+    )
+    tta: Any = key(
+        None,
+        "Test-time augmentation: `flip`, or a list such as [flip, scale 0.8, flip scale 1.2]; each is asked beside the"
+        " picture as it is.",
+    )
+    operating_points: OperatingPointsConfig = key(
+        OperatingPointsConfig(), "From which score on each class counts, chosen on these images."
     )
     require: str | None = key(
         None, "What the metrics must come to, or the exit code is 7: 'accuracy>=0.6', several with commas."
@@ -73,15 +87,25 @@ def evaluate(settings: Settings, job: Config) -> dict[str, Any]:
     if settings.checkpoint is None:
         more = f" lav evaluate judges one model, not {settings.runs}." if settings.runs else ""
         raise ConfigError(f"checkpoint is not given.{more} Name a run's folder: checkpoint=PATH.")
+    rule = rule_of(job.operating_points)
     card, found = read_card(settings.checkpoint)
     _check(settings, job, card)
+    views = _views(settings, job)
     trained = _trained_with(found, card)
     judged_by = _judged_by(settings, card, trained)
     _check_known(required, judged_by)
-    images = _read(settings, job, card)
+    if job.input is None:
+        images = validated_on(found.parent, settings, card.task)
+        job = replace(job, input=f"what {found.parent} was validated on")
+    else:
+        images = _read(settings, job, job.input, card)
     LOG.info("%d images in %s; %s for %s in %s", len(images), job.input, card.name, card.task, settings.checkpoint)
 
-    document = _judged(settings, job, images, judged_by, _batch_size(job, card, trained), _tiler(trained))
+    batch_size = _batch_size(job, card, trained)
+    if _as_trained(job, card):
+        document = _judged(settings, job, images, judged_by, batch_size, _tiler(trained))
+    else:
+        document = _examined(settings, job, images, judged_by, batch_size, rule, views)
     document["seconds"] = round(time.monotonic() - started, 3)
     short = failures(required, document["metrics"])
     document["requirements"] = {str(one): one.met_by(document["metrics"][one.metric]) for one in required}
@@ -117,15 +141,126 @@ def _judged(
     output = Path(job.output)
     output.mkdir(parents=True, exist_ok=True)
     per_image = write_report(output, scorer.task, images, {})
+    return _document(settings, job, images, judged_by, metrics, interval_in(per_image))
+
+
+def _views(settings: Settings, job: Config) -> tuple[View, ...]:
+    """ConfigError before anything is read."""
+    from lightning_automl_vision.predictor import check_views
+    from lightning_automl_vision.views import views_of
+
+    views = views_of(job.tta)
+    check_views(str(settings.checkpoint), views)
+    return views
+
+
+def _as_trained(job: Config, card: ModelCard) -> bool:
+    """Whether it can be judged as its training did, to the last digit: by torch, and with nothing in between."""
+    from lightning_automl_vision.operating_points import USE
+
+    plain = job.tta is None and job.operating_points.rule is None
+    return plain and not card.settings.get(USE, False) and card.exported is None
+
+
+def _examined(
+    settings: Settings,
+    job: Config,
+    images: LabelledImages[Any],
+    judged_by: TaskConfig,
+    batch_size: int,
+    rule: Rule | None,
+    views: tuple[View, ...],
+) -> dict[str, Any]:
+    """Judged as users have it, through `load`: views, operating points and every runtime are its business."""
+    from lightning_automl_vision.examination import examination_of, with_bar, write_report
+    from lightning_automl_vision.predictor import load
+    from lightning_automl_vision.search.comparing import interval_of, resample
+    from lightning_automl_vision.views import told_cost
+
+    predictor = load(
+        str(settings.checkpoint),
+        above=_floor(settings, judged_by, rule),
+        calibrated=rule is None,
+        accelerator=settings.trainer.accelerator,
+    )
+    predictor = replace(predictor, views=views, maximum_pixels=settings.data.maximum_image_pixels)
+    if views[1:]:
+        LOG.info(told_cost(views, fixed=predictor.card.image_size is not None))
+    examination = examination_of(predictor, images, judged_by)
+    examination.ask(batch_size, iter if settings.quiet else with_bar)
+    metrics, per_image = examination.metrics(), examination.per_image()
+    output = Path(job.output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_report(output, examination.document(), examination.answers(), per_image)
+    interval = None if per_image is None else list(interval_of(resample([per_image])[0]))
+    document = _document(settings, job, images, judged_by, metrics, interval)
+    document["tta"] = [str(view) for view in views[1:]]
+    document["operating_points_in_use"] = predictor.points is not None
+    if rule is not None:
+        document["operating_points"] = _choose(settings, job, examination, rule)
+    return document
+
+
+def _floor(settings: Settings, judged_by: TaskConfig, rule: Rule | None) -> float | None:
+    """Above which score objects are to be answered with, where it is not what the model's settings say."""
+    from lightning_automl_vision.choosing import FLOOR
+    from lightning_automl_vision.operating_points import usual_threshold
+    from lightning_automl_vision.predictor import open_model
+
+    if not isinstance(judged_by, ObjectTaskConfig):
+        return None
+    opened = open_model(str(settings.checkpoint))
+    asked = [
+        floor for floor in (judged_by.metric_score_floor, FLOOR if rule is not None else None) if floor is not None
+    ]
+    if not asked or (rule is None and opened.points is not None):
+        return None
+    return min(*asked, usual_threshold(opened.card))
+
+
+def _choose(settings: Settings, job: Config, examination: Examination, rule: Rule) -> dict[str, Any]:
+    """Written into the folder of the report, as a picture too, and into the model's settings."""
+    from lightning_automl_vision.choosing import chosen_points
+    from lightning_automl_vision.drawing.files import write_picture
+    from lightning_automl_vision.drawing.operating_chart import chart_of
+    from lightning_automl_vision.model_card import CARD, write_card
+    from lightning_automl_vision.model_folder import SETTINGS, read_card
+    from lightning_automl_vision.operating_points import POINTS, USE
+
+    choice = chosen_points(examination, rule, job.operating_points)
+    told = finite({"input": job.input, **choice.as_dict()})
+    write_json(Path(job.output) / f"{POINTS}.json", told)
+    write_picture(Path(job.output) / f"{POINTS}.png", chart_of(choice))
+    card, found = read_card(str(settings.checkpoint))
+    in_use = job.operating_points.use or bool(card.settings.get(USE, False))
+    write_json(found / SETTINGS, {**card.settings, USE: in_use, POINTS: choice.as_settings()})
+    if (found / CARD).is_file() and found.name == "model":
+        write_card(found.parent)
+    kept = ", ".join(f"{name} ({why})" for name, why in choice.kept_usual.items())
+    if kept:
+        LOG.warning("The usual threshold is kept for %s.", kept)
+    state = "in use" if in_use else f"not in use until {USE} is true"
+    LOG.info("Operating points of %d classes are in %s, %s", len(choice.chosen), found / SETTINGS, state)
+    classes: dict[str, Any] = told["classes"]
+    return classes
+
+
+def _document(
+    settings: Settings,
+    job: Config,
+    images: LabelledImages[Any],
+    judged_by: TaskConfig,
+    metrics: Mapping[str, float],
+    interval: list[float] | None,
+) -> dict[str, Any]:
     name = judged_by.primary_metric
-    value: dict[str, Any] = {"name": name, "value": metrics.get(name), "interval": interval_in(per_image)}
     document: dict[str, Any] = finite(
         {
             "status": "completed",
             "task": judged_by.name,
             "checkpoint": str(Path(str(settings.checkpoint)).absolute()),
             "input": job.input,
-            "primary_metric": value,
+            "primary_metric": {"name": name, "value": metrics.get(name), "interval": interval},
             "metrics": metrics,
             "data": {"images": len(images), "classes": len(images.classes), "dropped": dict(images.dropped)},
             "versions": versions(),
@@ -139,6 +274,8 @@ def _check(settings: Settings, job: Config, card: ModelCard) -> None:
     check_output(job.output, RESULT)
     for name, value in given(settings.overrides):
         group, _, below = name.partition(".")
+        if group == "data" and job.input is None and below not in OF_TRAINING:
+            raise ConfigError(f"{name}={value}: without input the run's own data are read, as its configuration says.")
         if name == "task" and value != card.task:
             raise ConfigError(f"task={value}: the task of {settings.checkpoint} is {card.task}. Leave task out.")
         if name == "output_dir":
@@ -196,14 +333,14 @@ def _check_known(required: Sequence[Requirement], judged_by: TaskConfig) -> None
             )
 
 
-def _read(settings: Settings, job: Config, card: ModelCard) -> LabelledImages[Any]:
+def _read(settings: Settings, job: Config, source: str, card: ModelCard) -> LabelledImages[Any]:
     """Labels that the model does not know are a fault, as any other: refused, or dropped and counted."""
     from lightning_automl_vision.data.labelled import read_labelled
 
-    images = read_labelled(job.input, card.task, settings.data, classes=tuple(card.labels), role=job.part)
+    images = read_labelled(source, card.task, settings.data, classes=tuple(card.labels), role=job.part)
     unknown = images.dropped.get("unknown label", 0)
     if unknown:
-        LOG.warning("%s: %d labels that the model does not know are left out of every figure.", job.input, unknown)
+        LOG.warning("%s: %d labels that the model does not know are left out of every figure.", source, unknown)
     return images
 
 
@@ -230,7 +367,25 @@ def summary(document: Mapping[str, Any]) -> str:
     ]
     dropped = ", ".join(f"{reason} {count}" for reason, count in data["dropped"].items())
     told = f"{data['images']} images of {document['input']}{f'; dropped: {dropped}' if dropped else ''}"
-    return f"{table(('metric', 'value', '95 % interval'), rows)}\n\n{told}; {document['seconds']:.0f} seconds."
+    points = _points_table(document["operating_points"]) if document.get("operating_points") else ""
+    metrics = table(("metric", "value", "95 % interval"), rows)
+    return f"{metrics}\n\n{points}{told}; {document['seconds']:.0f} seconds."
+
+
+def _points_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
+    header = ("class", "threshold", "95 % interval", "precision", "recall", "examples")
+    rows = [
+        (
+            name,
+            _figure(one["threshold"]),
+            " to ".join(map(_figure, one["threshold_interval"] or ())),
+            _figure(one["precision"]),
+            _figure(one["recall"]),
+            str(one["examples"]),
+        )
+        for name, one in classes.items()
+    ]
+    return f"{table(header, rows)}\n\n"
 
 
 def _figure(value: float | None) -> str:

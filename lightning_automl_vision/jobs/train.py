@@ -21,6 +21,7 @@ from lightning_automl_vision.jobs.checking import check, is_one_of_many, seeded
 from lightning_automl_vision.jobs.folds import rows_of, trained_in_folds
 from lightning_automl_vision.lock import write_lock
 from lightning_automl_vision.log import LOG, in_file, silent
+from lightning_automl_vision.mlflow_runs import check_installed, publish, tracked
 from lightning_automl_vision.result import FINISHED, PrimaryMetric, Result
 from lightning_automl_vision.run import RunFolder, finite
 from lightning_automl_vision.settings import (
@@ -59,12 +60,14 @@ def train_model(settings: Settings, fold: DataSplits[Any] | None = None) -> Resu
             return _followed(settings, spec)
     folder = RunFolder(settings.output_dir)
     folder.check()
+    check_installed(settings.logger)
     settings = seeded(continued(settings))
     transform = _checked_transform(settings)
     _check_groups(settings, spec)
     folder.create(settings)
     with in_file(folder.path / "run.log"):
         try:
+            settings = tracked(settings, folder.path, several=bool(settings.data.folds) and fold is None)
             with _connected(settings, folder, started):
                 result, data = _trained(settings, spec, transform, folder, fold)
         except BaseException as error:
@@ -76,12 +79,20 @@ def train_model(settings: Settings, fold: DataSplits[Any] | None = None) -> Resu
         folder.finish(result)
         if result.status in FINISHED and fold is None:
             write_lock(folder.path, settings, data)
+            _write_card(folder.path)
+        publish(settings, folder.path, result)
         if not settings.quiet and fold is None:
             print(summary(result))
     if result.status == "interrupted":
         kept = "the best epoch so far is kept" if result.primary_metric.epoch else "no epoch was evaluated yet"
         raise Interrupted(f"Interrupted: {kept} in {result.folder}. Repeat the command to go on from there.")
     return result
+
+
+def _write_card(folder: Path) -> None:
+    from lightning_automl_vision.model_card import write_card
+
+    write_card(folder)
 
 
 def _connected(settings: Settings, folder: RunFolder, started: float) -> AbstractContextManager[None]:
@@ -125,8 +136,10 @@ def _written_down(error: BaseException, settings: Settings, folder: RunFolder, s
     """The same error, as far as it is told; result.json says it too."""
     best = folder.best(settings.task.judged_by, lower_is_better=settings.task.lower_is_better)
     told = _told(error, folder, best)
+    result = _unfinished(settings, folder, told, best, seconds)
     with suppress(StorageError):  # there is no room for it either
-        folder.finish(_unfinished(settings, folder, told, best, seconds))
+        folder.finish(result)
+    publish(settings, folder.path, result)
     return told
 
 

@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from lightning_automl_vision.metrics.outcomes import NAN, ClassFigures, Outcomes, mean_of_known, ratio
 from lightning_automl_vision.metrics.ranking import AnyScores
-from lightning_automl_vision.samples import FloatArray
+from lightning_automl_vision.samples import BoolArray, FloatArray
 
 
 def classification_metrics(
-    scores: AnyScores, labels: NDArray[np.generic], *, multilabel: bool, classes: Sequence[str]
+    scores: AnyScores,
+    labels: NDArray[np.generic],
+    *,
+    multilabel: bool,
+    classes: Sequence[str],
+    predicted: BoolArray | None = None,
 ) -> dict[str, float]:
     """Every metric by its documented name, over all images at once.
 
@@ -30,8 +35,9 @@ def classification_metrics(
             without labels that is given none counts 1. ``accuracy`` asks for all labels of an image, ``log_loss`` is
             the mean over labels. What is only defined for one label an image is absent.
         classes: With two classes of which each image has one, metrics of the second are given as ``_binary``.
+        predicted: N x C, where something else decides on it.
     """
-    outcomes = Outcomes.of(scores, labels, multilabel=multilabel, classes=classes)
+    outcomes = Outcomes.of(scores, labels, multilabel=multilabel, classes=classes, predicted=predicted)
     per_class, pooled = ClassFigures.of(outcomes), ClassFigures.of(outcomes.flattened)
     metrics = {
         "accuracy": _accuracy(outcomes),

@@ -10,14 +10,19 @@ from numpy.typing import NDArray
 
 from lightning_automl_vision.metrics.outcomes import ClassFigures, Outcomes, mean_of_known, ratio
 from lightning_automl_vision.metrics.ranking import AnyScores, Ranking, rank
-from lightning_automl_vision.samples import FloatArray, IntArray
+from lightning_automl_vision.samples import BoolArray, FloatArray, IntArray
 
 
 def confusion_matrix(
-    scores: AnyScores, labels: NDArray[np.generic], *, multilabel: bool, classes: Sequence[str]
+    scores: AnyScores,
+    labels: NDArray[np.generic],
+    *,
+    multilabel: bool,
+    classes: Sequence[str],
+    predicted: BoolArray | None = None,
 ) -> IntArray:
     """C x C images by true class (row) and predicted class; with ``multilabel`` C x 2 x 2, absent before present."""
-    outcomes = Outcomes.of(scores, labels, multilabel=multilabel, classes=classes)
+    outcomes = Outcomes.of(scores, labels, multilabel=multilabel, classes=classes, predicted=predicted)
     if not multilabel:
         return outcomes.truth.astype(np.int64).T @ outcomes.predicted.astype(np.int64)
     sides = [(~outcomes.truth, outcomes.truth), (~outcomes.predicted, outcomes.predicted)]
@@ -99,9 +104,14 @@ class ClassificationReport:
 
 
 def classification_report(
-    scores: AnyScores, labels: NDArray[np.generic], *, multilabel: bool, classes: Sequence[str]
+    scores: AnyScores,
+    labels: NDArray[np.generic],
+    *,
+    multilabel: bool,
+    classes: Sequence[str],
+    predicted: BoolArray | None = None,
 ) -> ClassificationReport:
-    outcomes = Outcomes.of(scores, labels, multilabel=multilabel, classes=classes)
+    outcomes = Outcomes.of(scores, labels, multilabel=multilabel, classes=classes, predicted=predicted)
     figures = ClassFigures.of(outcomes)
     micro = next(_rows(ClassFigures.of(outcomes.flattened)))
     return ClassificationReport(

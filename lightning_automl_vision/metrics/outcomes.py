@@ -26,21 +26,32 @@ class Outcomes:
 
     @classmethod
     def of(
-        cls, scores: AnyScores, labels: NDArray[np.generic], *, multilabel: bool, classes: Sequence[str]
+        cls,
+        scores: AnyScores,
+        labels: NDArray[np.generic],
+        *,
+        multilabel: bool,
+        classes: Sequence[str],
+        predicted: BoolArray | None = None,
     ) -> Outcomes:
-        """From N x C scores and N class indices, or N x C zeros and ones when an image may have several labels."""
+        """From N x C scores and N class indices, or N x C zeros and ones when an image may have several labels.
+
+        What counts as ``predicted`` may be said; else it is the best score, or all from the usual threshold on.
+        """
         expected = (len(scores), len(classes))
         if scores.shape != expected:
             raise ValueError(f"scores must be N x {len(classes)}, got {scores.shape}")
         if labels.shape != (expected if multilabel else expected[:1]):
             raise ValueError(f"labels must be {'N x C' if multilabel else 'N'} for {expected} scores: {labels.shape}")
         if multilabel:
-            return cls(scores=scores, truth=labels.astype(bool), predicted=scores >= THRESHOLD)
+            chosen = scores >= THRESHOLD if predicted is None else predicted
+            return cls(scores=scores, truth=labels.astype(bool), predicted=chosen)
         indices = np.arange(len(classes))
         if not np.isin(labels, indices).all():
             raise ValueError(f"labels must be in [0, {len(classes)}), got {sorted(set(labels.tolist()))}")
         best = scores.argmax(axis=1) if len(scores) else np.empty(0, dtype=np.int64)
-        return cls(scores=scores, truth=labels[:, None] == indices, predicted=best[:, None] == indices)
+        chosen = best[:, None] == indices if predicted is None else predicted
+        return cls(scores=scores, truth=labels[:, None] == indices, predicted=chosen)
 
     @property
     def flattened(self) -> Outcomes:

@@ -16,6 +16,7 @@ from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.errors import ConfigError, Interrupted
 from lightning_automl_vision.jobs.evaluate import OF_TRAINING
 from lightning_automl_vision.log import LOG
+from lightning_automl_vision.model_card import write_card
 from lightning_automl_vision.process import usable_cores
 from lightning_automl_vision.result import RESULT
 from lightning_automl_vision.run import write, write_json
@@ -65,6 +66,7 @@ def score_test(
         write(folder / _ASKED, json.dumps(asked))
     result = read_result(folder) or {}
     write_json(sweep / BEST / f"{TEST}.json", {"trial": trial, **result})
+    write_card(sweep / BEST)
     primary = result["primary_metric"]
     return {
         primary["name"]: primary["value"],

@@ -26,7 +26,10 @@ from lightning_automl_vision.search.tickets import TICKET, Tickets
 
 BOARD = "leaderboard"
 BEST = "best"
-_KEPT = ("model", "result.json", "evaluation.json", "overrides.txt", "config.yaml", "lock.json", "metrics.jsonl")
+_KEPT = (
+    *("model", "result.json", "evaluation.json", "overrides.txt", "config.yaml", "lock.json", "metrics.jsonl"),
+    "mlflow.json",
+)
 _MOST_ROWS = 100
 _WIDTH = 120  # of text that goes into a file
 _MINUTE = 60.0

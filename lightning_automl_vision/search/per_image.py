@@ -127,17 +127,29 @@ class ImageValues(PerImage):
 
     @classmethod
     def accuracy(
-        cls, names: Sequence[str], scores: AnyScores, labels: NDArray[np.generic], classes: Sequence[str]
+        cls,
+        names: Sequence[str],
+        scores: AnyScores,
+        labels: NDArray[np.generic],
+        classes: Sequence[str],
+        predicted: BoolArray | None = None,
     ) -> Self:
-        """1 where the best score is that of the true class."""
-        outcomes = Outcomes.of(scores, labels, multilabel=False, classes=classes)
+        """1 where the best score, or what is ``predicted`` in its place, is that of the true class."""
+        outcomes = Outcomes.of(scores, labels, multilabel=False, classes=classes, predicted=predicted)
         right = (outcomes.truth == outcomes.predicted).all(axis=1)
         return cls(metric="accuracy", names=tuple(names), values=_known(right.astype(np.float64), scores))
 
     @classmethod
-    def iou(cls, names: Sequence[str], scores: AnyScores, labels: NDArray[np.generic], classes: Sequence[str]) -> Self:
+    def iou(
+        cls,
+        names: Sequence[str],
+        scores: AnyScores,
+        labels: NDArray[np.generic],
+        classes: Sequence[str],
+        predicted: BoolArray | None = None,
+    ) -> Self:
         """The share of the labels, true or given, that are both; 1 where there is none."""
-        outcomes = Outcomes.of(scores, labels, multilabel=True, classes=classes)
+        outcomes = Outcomes.of(scores, labels, multilabel=True, classes=classes, predicted=predicted)
         common = (outcomes.truth & outcomes.predicted).sum(axis=1)
         either = (outcomes.truth | outcomes.predicted).sum(axis=1)
         return cls(metric="iou", names=tuple(names), values=_known(ratio(common, either, otherwise=1.0), scores))

@@ -12,7 +12,6 @@ import torch
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.settings import TrainerConfig
-from lightning_automl_vision.training.ranks import check_ranks
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -21,6 +20,10 @@ def check_trainer(trainer: TrainerConfig) -> None:
     """Raise ConfigError for what this machine cannot do, or only absurdly slowly."""
     device = device_of(trainer.accelerator)
     if trainer != TrainerConfig() or "TORCHELASTIC_RUN_ID" in os.environ:
+        from lightning_automl_vision.training.ranks import (
+            check_ranks,
+        )  # imports lightning, which a prediction needs not
+
         check_ranks(trainer, device)
     if trainer.precision == "16-mixed" and device == "cpu":
         raise ConfigError("trainer.precision=16-mixed: it needs a GPU, and this run trains on the CPU. Use 32-true.")

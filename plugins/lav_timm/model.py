@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pickle import UnpicklingError
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from lav_timm.architectures import ARCHITECTURES
 from lav_timm.groups import Groups
 from lav_timm.weights import locate, published_weights
 from lightning_automl_vision.errors import ConfigError, WeightsError
+from lightning_automl_vision.export.graph import BATCH, Graph
 from lightning_automl_vision.models import Classifier
 
 
@@ -26,6 +28,10 @@ class TimmClassifier(Classifier):
     def __init__(self, network: nn.Module, *, image_size: int | None, **options: Any) -> None:
         super().__init__(network, **options)
         self.image_size = image_size
+
+    def graph(self, choices: Mapping[str, str]) -> Graph:
+        graph = super().graph(choices)
+        return graph if self.image_size is None else replace(graph, axes=BATCH)
 
     def forward(self, images: Tensor) -> Tensor:
         sides = tuple(images.shape[-2:])

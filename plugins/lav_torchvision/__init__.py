@@ -17,7 +17,12 @@ def lav_models() -> list[ModelSpec]:
             find_weights=f"lav_torchvision.weights:finders.{name}",
             config=architecture.config,
             freezable=RESNET_GROUPS,
-            refuses={"compile=true": "compiling its network was not done after four minutes of a processor"},
+            refuses={
+                "compile=true": "compiling its network does not pay, a step of its backbone was measured a third"
+                " slower on a processor"
+            },
+            refuses_export={"torch_export": "torch.export cannot follow what goes by the boxes that are found"},
+            answers="lav_torchvision.answers:DetectorAnswers.of",
             licence="BSD-3-Clause",
             weights=f"{architecture.trained_on}, BSD-3-Clause",
             parameters=architecture.parameters,

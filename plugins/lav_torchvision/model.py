@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,26 +9,35 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lav_timm.weights import published_weights
+from lav_torchvision.answers import DetectorAnswers
 from lav_torchvision.architectures import ARCHITECTURES, RESNET_GROUPS
 from lav_torchvision.backbones import timm_body, timm_groups
 from lav_torchvision.networks import branching, build_network, scorer
 from lav_torchvision.settings import DetectorConfig, MaskDetectorConfig
 from lav_torchvision.weights import load_published, pretrained_body, renamed
 from lightning_automl_vision.data.resizing import ShortSide
+from lightning_automl_vision.export.graph import OBJECTS, SIDES, Graph, threshold_input
 from lightning_automl_vision.models import B, Batch, BoxTargets, D, Detector, MaskTargets
 from lightning_automl_vision.samples import ScoredBoxes, ScoredMasks
 
 SEED_OF_EVALUATION = 0
+# The layers that answer; 8 bits are too few for pixels.
+SENSITIVE = tuple(
+    f"network.{part}"
+    for part in ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor.mask_fcn_logits", "head")
+)
 
 
 class TorchvisionDetector(Detector[B, D]):
     """``background`` is how many classes of the network come before those that are asked for."""
 
     classes_by_anchor = ("head.classification_head.cls_logits.",)
+    mask_pixel_score_threshold: float | None = None
 
     def __init__(
         self, network: nn.Module, options: DetectorConfig, *, background: int, freezable: tuple[tuple[str, ...], ...]
@@ -39,6 +47,7 @@ class TorchvisionDetector(Detector[B, D]):
         self.background = background
         self.freezable = freezable
         self.box_detections_per_image = options.box_detections_per_image
+        self.nms_iou_threshold = options.nms_iou_threshold
         self.resizing = ShortSide(minimum=options.min_size, maximum=options.max_size)
 
     @property
@@ -74,23 +83,36 @@ class TorchvisionDetector(Detector[B, D]):
         return [{} for _ in range(len(batch))]
 
     def predict(self, batch: Batch[B]) -> list[D]:
-        answers = zip(self.network(_pictures(batch)), batch.picture_sizes, strict=True)
-        return [self._scored(found, *size) for found, size in answers]
+        answers, scored = zip(self.network(_pictures(batch)), batch.picture_sizes, strict=True), self.answers.scored
+        found: Any = [scored({name: _array(value) for name, value in one.items()}, *size) for one, size in answers]
+        return list(found)
 
-    def _scored(self, found: Mapping[str, Tensor], width: int, height: int) -> D:
-        kept = torch.where(_have_extent(found["boxes"]))[0][: self.box_detections_per_image]
-        values = {name: value[kept].cpu() for name, value in found.items()}
-        fields = {
-            "labels": values["labels"].numpy() - self.background,
-            "boxes": values["boxes"].double().numpy(),
-            "scores": values["scores"].float().numpy(),
-            "width": width,
-            "height": height,
-        }
-        return self._answer(fields, values)
+    @property
+    def answers(self) -> DetectorAnswers:
+        return DetectorAnswers(
+            score_threshold=self.box_score_threshold,
+            most=self.box_detections_per_image,
+            background=self.background,
+            pixel_threshold=self.mask_pixel_score_threshold,
+        )
 
-    @abstractmethod
-    def _answer(self, fields: dict[str, Any], values: Mapping[str, Tensor]) -> D: ...
+    def graph(self, choices: Mapping[str, str]) -> Graph:
+        """Its suppression of boxes is part of it, as is how many objects the heads answer with at most."""
+        normalizing: Any = self.network.transform
+        normalizing.given_normalized = True
+        outputs = ("boxes", "labels", "scores", *(() if self.mask_pixel_score_threshold is None else ("masks",)))
+        return Graph(
+            module=DetectionGraph(self.network, outputs),
+            more=threshold_input(self.box_score_threshold),
+            outputs=dict.fromkeys(outputs, OBJECTS),
+            mean=tuple(255 * value for value in normalizing.image_mean),
+            std=tuple(255 * value for value in normalizing.image_std),
+            axes=SIDES,
+            branching=True,
+            fixed={"nms_iou_threshold": self.nms_iou_threshold},
+            sensitive=SENSITIVE,
+            at_most={"box_detections_per_image": self.box_detections_per_image},
+        )
 
     def backbone(self) -> nn.Module:
         return self.network
@@ -113,8 +135,7 @@ class TorchvisionDetector(Detector[B, D]):
 
 
 class BoxDetector(TorchvisionDetector[BoxTargets, ScoredBoxes]):
-    def _answer(self, fields: dict[str, Any], values: Mapping[str, Tensor]) -> ScoredBoxes:
-        return ScoredBoxes(**fields)
+    pass
 
 
 class MaskDetector(TorchvisionDetector[MaskTargets, ScoredMasks]):
@@ -128,9 +149,19 @@ class MaskDetector(TorchvisionDetector[MaskTargets, ScoredMasks]):
     def _shapes(self, batch: Batch[MaskTargets]) -> list[dict[str, Tensor]]:
         return [{"masks": masks} for masks in batch.targets.masks(batch.picture_sizes)]
 
-    def _answer(self, fields: dict[str, Any], values: Mapping[str, Tensor]) -> ScoredMasks:
-        shapes = values["masks"][:, 0].float().numpy()
-        return ScoredMasks(**fields, shapes=shapes, pixel_threshold=self.mask_pixel_score_threshold)
+
+class DetectionGraph(nn.Module):
+    """A network that is told the lowest score of an answer with the picture; it answers in the order of ``outputs``."""
+
+    def __init__(self, network: nn.Module, outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.outputs = tuple(outputs)
+
+    def forward(self, images: Tensor, score_threshold: Tensor) -> tuple[Tensor, ...]:
+        scorer(self.network).score_thresh = score_threshold
+        (found,) = self.network([images[0]])
+        return tuple(found[name] for name in self.outputs)
 
 
 def build(
@@ -182,6 +213,12 @@ def _pictures(batch: Batch[Any]) -> list[Tensor]:
         image[:, :height, :width] / 255
         for image, (width, height) in zip(batch.images, batch.picture_sizes, strict=True)
     ]
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    """As numpy, which has no bfloat16."""
+    exact = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return exact.cpu().numpy()
 
 
 def _have_extent(boxes: Tensor) -> Tensor:

@@ -31,6 +31,12 @@ GROUPS_OF_NORM = 32
 class Normalizing(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
     """Normalises pictures and pads them with zeros to sides that 32 divides; sizes and answers stay as they are."""
 
+    given_normalized = False
+
+    def normalize(self, image: Tensor) -> Tensor:
+        normalized: Tensor = image if self.given_normalized else super().normalize(image)
+        return normalized
+
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
         return image, target
 

@@ -37,6 +37,8 @@ def lav_models() -> list[ModelSpec]:
             config=YoloV5Config,
             freezable=GROUPS,
             refuses={"compile=true": "compiling its network was not done after four minutes of a processor"},
+            export_choices=frozenset({"nms"}),
+            answers="lav_yolov5.answers:YoloAnswers.of",
             defaults={TASK: DEFAULTS},
             licence="Apache-2.0",
             weights="none; timm's for a backbone",

@@ -15,13 +15,15 @@ from lav_yolov5.backbones import timm_features
 from lav_yolov5.folding import fold_norms
 from lav_yolov5.loss import LossOptions, YoloLoss, scaled
 from lav_yolov5.network import STRIDES, Network
-from lav_yolov5.pictures import Rectangle, Sizes, alike, corner, framed, rectangle_around, rescaled
+from lav_yolov5.pictures import framed, rescaled
+from lav_yolov5.rectangles import Rectangle, Sizes, alike, corner, rectangle_around
 from lav_yolov5.settings import YoloV5Config
 from lav_yolov5.sizes import GROUPS, SIZES
 from lav_yolov5.suppression import Found, suppressed
 from lav_yolov5.weights import check_image_size
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.data.resizing import LongSide
+from lightning_automl_vision.export.graph import Graph
 from lightning_automl_vision.models import Batch, BoxTargets, Detector
 from lightning_automl_vision.samples import ScoredBoxes
 
@@ -88,6 +90,11 @@ class YoloV5(Detector[BoxTargets, ScoredBoxes]):
     def for_prediction(self) -> None:
         fold_norms(self.network)
         self.network.to(memory_format=torch.channels_last)
+
+    def graph(self, choices: Mapping[str, str]) -> Graph:
+        from lav_yolov5.graphs import graph_of
+
+        return graph_of(self.network, self.options, self.box_score_threshold, choices)
 
     def backbone(self) -> nn.Module:
         return self.network

@@ -1,0 +1,61 @@
+"""OpenVINO's own files, made from an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.export.formats import Options
+from lightning_automl_vision.export.runtime import Arrays, Run, threads
+from lightning_automl_vision.export.writing import facts_of, graph_of
+
+if TYPE_CHECKING:
+    from lightning_automl_vision.predictor import OpenedModel
+
+READS = frozenset({"normalise", "precision", "quantise", "nms"})
+TO_WRITE, TO_ASK = ("openvino", "onnx", "onnxscript", "onnxruntime"), ("openvino",)
+EXTRA = "openvino"
+FILES = ("model.xml", "model.bin")
+
+
+def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, Any]:
+    """``model.xml`` and ``model.bin``."""
+    from dataclasses import replace
+
+    import openvino
+
+    from lightning_automl_vision.export.onnx import write_graph
+
+    graph = graph_of(opened, options)
+    with TemporaryDirectory() as place:
+        file = Path(place) / "model.onnx"
+        any_size = write_graph(graph, file, opened, replace(options, precision=32))
+        model = openvino.convert_model(str(file))
+        openvino.save_model(model, str(folder / FILES[0]), compress_to_fp16=options.precision == 16)
+    return facts_of(graph, opened, options, "openvino", FILES, any_size=any_size)
+
+
+def opened(folder: Path, facts: Mapping[str, Any]) -> Run:
+    """A model compiled for the CPU, which computes in 32 bits where it was exported so."""
+    import openvino
+
+    core = openvino.Core()
+    asked = {"INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    file = folder / FILES[0]
+    try:
+        model = core.compile_model(core.read_model(str(file)), "CPU", asked)
+    except RuntimeError as error:
+        raise ConfigError(f"{file} cannot be opened: {' '.join(str(error).split())[:300]}. Export it again.") from None
+    known = {name for port in model.inputs for name in port.get_names()}
+    outputs = list(facts["outputs"])
+
+    def run(inputs: Arrays) -> Arrays:
+        answer = model({name: value for name, value in inputs.items() if name in known})
+        return {name: np.array(answer[name]) for name in outputs}
+
+    return run

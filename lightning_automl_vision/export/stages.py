@@ -1,0 +1,75 @@
+"""Where two sides of an export part: at the resizing, the network, the suppression of boxes, or the tiles' merging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lightning_automl_vision.data.images import part_of
+from lightning_automl_vision.export.agreement import agreement
+from lightning_automl_vision.export.parity import limits_of
+from lightning_automl_vision.export.runtime import Arrays, ExportedNetwork, Run
+from lightning_automl_vision.predictor import Predictor
+from lightning_automl_vision.samples import Pixels
+
+RESIZE, NETWORK, NMS, TILES = "resize", "network", "NMS", "tile merge"
+# Of the largest number that an output holds.
+_DIFFERENCE = 1e-3
+_SAME = 0.999
+
+
+def stage_of(reference: Predictor, exported: Predictor, graph: Run, image: str) -> str:
+    """The first stage at which this picture is treated differently; ``graph`` is what torch makes of the network."""
+    before, after = (shown_of(predictor, image) for predictor in (reference, exported))
+    if len(before) != len(after) or not all(map(np.array_equal, before, after)):
+        return RESIZE
+    assert isinstance(exported.network, ExportedNetwork)
+    for picture in before:
+        answers = exported.network.answers
+        if not _alike(
+            *(_outputs(ExportedNetwork(run=run, answers=answers), picture) for run in (graph, exported.network.run))
+        ):
+            return NETWORK
+    limits = limits_of(reference.card)
+    for picture in before:
+        (one,), (other,) = reference.network([picture]), exported.network([picture])
+        if agreement(one, other, **limits) < _SAME:
+            return NMS if reference.card.image_size is None else NETWORK
+    return TILES if reference.tiling.cuts else NMS
+
+
+def shown_of(predictor: Predictor, image: str) -> list[Pixels]:
+    """What the network sees of the picture, window by window."""
+    pixels, size = predictor.picture(image)
+    if not predictor.tiling.cuts:
+        return [predictor.resizing(pixels)]
+    return [predictor.resizing(part_of(pixels, window)) for window in predictor.tiling.windows(*size)]
+
+
+def _outputs(network: ExportedNetwork, picture: Pixels) -> list[Arrays]:
+    """Everything that the network answers, before it is read."""
+    heard: list[Arrays] = []
+
+    def listening(inputs: Arrays) -> Arrays:
+        heard.append(network.run(inputs))
+        return heard[-1]
+
+    network.answers(listening, [picture])
+    return heard
+
+
+def _alike(first: Sequence[Arrays], second: Sequence[Arrays]) -> bool:
+    return all(
+        one[name].shape == other[name].shape and _difference(one[name], other[name]) <= _DIFFERENCE
+        for one, other in zip(first, second, strict=True)
+        for name in one
+    )
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> float:
+    """The largest, as a share of the largest number."""
+    if not first.size:
+        return 0.0
+    apart = np.abs(first.astype(np.float64) - second).max()
+    return float(apart / max(np.abs(first).max(), 1e-9)) if np.isfinite(apart) else np.inf

@@ -1,0 +1,50 @@
+"""TorchScript: a trace of the network, asked by torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.export.formats import Options
+from lightning_automl_vision.export.runtime import Run
+from lightning_automl_vision.export.writing import example_side, facts_of, graph_of, unheard
+
+if TYPE_CHECKING:
+    from lightning_automl_vision.predictor import OpenedModel
+
+READS = frozenset({"normalise", "nms"})
+TO_WRITE = TO_ASK = ("torch", "torchvision")
+EXTRA = None
+FILE = "model.torchscript"
+
+
+def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, Any]:
+    """``model.torchscript``."""
+    import torch
+
+    trace: Any = torch.jit.trace  # which has no types, as load has none
+    graph = graph_of(opened, options)
+    module = graph.module_with(normalising=options.normalising)
+    with unheard(), torch.no_grad():
+        example = graph.example(example_side(opened), normalising=options.normalising)
+        traced = torch.jit.freeze(trace(module, example, check_trace=False))
+        torch.jit.save(traced, str(folder / FILE))
+    return facts_of(graph, opened, options, "torchscript", [FILE])
+
+
+def opened(folder: Path, facts: Mapping[str, Any]) -> Run:
+    import torch
+    import torchvision  # noqa: F401  # its operators are part of what detectors compute
+
+    from lightning_automl_vision.export.torch_export import asked
+
+    reopen: Any = torch.jit.load
+    try:
+        with unheard():
+            module = reopen(str(folder / FILE), map_location="cpu")
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{folder / FILE} cannot be opened: {reason}. Export it again.") from None
+    return asked(module, facts)
