@@ -29,7 +29,7 @@ def write_model(folder: Path, name: str, task: str, *, size: int = 32, tiling: A
     small = {"pretrained": False, "proposals_per_image": 40}
     parameters = {**usual, **{key: value for key, value in small.items() if key in usual}, **given}
     model = spec.build_with(parameters, task=task, num_classes=3, image_size=size)
-    enliven(model, parameters.get("min_size", parameters.get("image_size", size)))
+    enliven(model)
     resizing = model.resizing
     prepared = (
         {"resize": "crop", "valid_resize_size": size, "valid_crop_size": size}
@@ -48,15 +48,21 @@ def write_model(folder: Path, name: str, task: str, *, size: int = 32, tiling: A
     return folder
 
 
-def enliven(model: torch.nn.Module, size: int) -> None:
+def enliven(model: torch.nn.Module) -> None:
     """Norms that have seen something, and last layers that are sure of something."""
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
-        blocks = torch.rand(4, 3, size // 8, size // 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
+        blocks = torch.rand(4, 3, 24, 24).repeat_interleave(8, 2).repeat_interleave(8, 3)
         network = model.network.train()
-        (getattr(network, "backbone", None) or network)(blocks)
+        body = getattr(network, "backbone", None) or network
+        if norms:
+            body(blocks)
+        if hasattr(body, "fpn"):
+            spread = max(float(feature.std()) for feature in body.eval()(blocks).values())
+            for parameter in body.fpn.layer_blocks.parameters():
+                parameter /= spread
         for name, layer in model.named_modules():
             if name.endswith(("head.fc", "box_predictor.cls_score")):
                 layer.weight *= 3  # more would be sure of everything, and equal scores have no order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from contextlib import chdir, nullcontext
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ def _given(settings: Settings, card: ModelCard, images: str) -> Pictures:
     from lightning_automl_vision.data.inputs import pictures_of
     from lightning_automl_vision.data.labelled import read_labelled
 
+    if "://" not in images and not glob.has_magic(images) and not Path(images).exists():
+        raise DataError(f"images={images}: there is no such file or folder.")
     try:
         return _of(
             read_labelled(images, card.task, settings.data, classes=tuple(card.labels), role="validation"), images

@@ -17,7 +17,7 @@ from lav_timm.weights import published_weights
 from lav_torchvision.answers import DetectorAnswers
 from lav_torchvision.architectures import ARCHITECTURES, RESNET_GROUPS
 from lav_torchvision.backbones import timm_body, timm_groups
-from lav_torchvision.networks import branching, build_network, scorer
+from lav_torchvision.networks import branching, build_network, for_other_runtimes, scorer
 from lav_torchvision.settings import DetectorConfig, MaskDetectorConfig
 from lav_torchvision.weights import load_published, pretrained_body, renamed
 from lightning_automl_vision.data.resizing import ShortSide
@@ -98,8 +98,8 @@ class TorchvisionDetector(Detector[B, D]):
 
     def graph(self, choices: Mapping[str, str]) -> Graph:
         """Its suppression of boxes is part of it, as is how many objects the heads answer with at most."""
+        for_other_runtimes(self.network)
         normalizing: Any = self.network.transform
-        normalizing.given_normalized = True
         outputs = ("boxes", "labels", "scores", *(() if self.mask_pixel_score_threshold is None else ("masks",)))
         return Graph(
             module=DetectionGraph(self.network, outputs),
@@ -160,7 +160,7 @@ class DetectionGraph(nn.Module):
 
     def forward(self, images: Tensor, score_threshold: Tensor) -> tuple[Tensor, ...]:
         scorer(self.network).score_thresh = score_threshold
-        (found,) = self.network([images[0]])
+        (found,) = self.network([images])
         return tuple(found[name] for name in self.outputs)
 
 

@@ -8,8 +8,11 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
@@ -26,6 +29,8 @@ ANCHORS_OF_PROPOSALS = 3
 REPRESENTATION = 1024
 POOLED = 7
 GROUPS_OF_NORM = 32
+STRIDE = 32
+SIDES = 4  # of a box
 
 
 class Normalizing(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
@@ -33,9 +38,14 @@ class Normalizing(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvisio
 
     given_normalized = False
 
-    def normalize(self, image: Tensor) -> Tensor:
-        normalized: Tensor = image if self.given_normalized else super().normalize(image)
-        return normalized
+    def forward(self, images: list[Tensor], targets: Any = None) -> tuple[ImageList, Any]:
+        """What is given normalised is a single 1 x 3 x H x W picture, which other runtimes need not take apart."""
+        if not self.given_normalized:
+            prepared: tuple[ImageList, Any] = super().forward(images, targets)
+            return prepared
+        (picture,) = images
+        height, width = picture.shape[-2:]
+        return ImageList(pad(picture, (0, -width % STRIDE, 0, -height % STRIDE)), [(height, width)]), None
 
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
         return image, target
@@ -129,6 +139,22 @@ def _thresholds(options: DetectorConfig) -> dict[str, Any]:
         "nms_thresh": options.nms_iou_threshold,
         "detections_per_img": sys.maxsize,  # boxes without extent are still among them
     }
+
+
+class SteadyBoxCoder(BoxCoder):  # type: ignore[misc]
+    """Of one picture; it does not ask if there are any boxes, for a trace would keep the answer."""
+
+    def decode(self, rel_codes: Tensor, boxes: list[Tensor]) -> Tensor:
+        (places,) = boxes
+        found: Tensor = self.decode_single(rel_codes, places)
+        return found.reshape(-1, rel_codes.shape[1] // SIDES, SIDES)
+
+
+def for_other_runtimes(network: Any) -> None:
+    """From now on the network takes single pictures, 1 x 3 x H x W and normalised, and can be traced."""
+    network.transform.given_normalized = True
+    for part in (getattr(network, name) for name in ("rpn", "roi_heads") if hasattr(network, name)):
+        part.box_coder.__class__ = SteadyBoxCoder
 
 
 _BUILDERS: Mapping[str, Callable[[nn.Module, int, bool, DetectorConfig], Any]] = {
