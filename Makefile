@@ -15,7 +15,7 @@ help:
 	@echo "make test-all     the same with every model and everything slow"
 	@echo "make chaos        sweeps whose processes are killed at random moments, a hundred of them"
 	@echo "make format       format the code"
-	@echo "make docs         write docs/keys.md from the typed nodes"
+	@echo "make docs         write docs/keys.md from the typed nodes, docs/exports.md from the formats"
 	@echo "make clean        remove the virtual environment and what the tools left behind"
 
 $(VENV)/.package: pyproject.toml constraints.txt
@@ -52,6 +52,7 @@ format: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m lightning_automl_vision.help > docs/keys.md
+	$(BIN)/python -m lightning_automl_vision.export.matrix > docs/exports.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -26,7 +26,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from serve_load import Report, answers_at, documented, lav_serve, load_on, photos, process, wait_for
+from serve_load import (
+    Report,
+    answers_at,
+    documented,
+    end_with_what_was_started,
+    lav_serve,
+    load_on,
+    photos,
+    process,
+)
 
 BATCH, WAIT_MS = 16, 5
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "LITSERVE_ENABLE_ANALYTICS": "0"}
@@ -120,8 +129,8 @@ def litserve(run: str, folder: Path, python: str) -> Iterator[Served]:
     (folder / "served.py").write_text(LITSERVE)
     port = free_port()
     command = [python, "served.py", run, str(port), str(BATCH), str(WAIT_MS / 1000)]
-    with process(command, folder, environment(python)) as said:
-        wait_for(lambda: answers_at(port, "/health"), said)
+    with process(command, folder, environment(python)) as server:
+        server.wait_for(lambda: answers_at(port, "/health"))
         yield Served(
             name="LitServe",
             port=port,
@@ -143,8 +152,8 @@ def mlflow(run: str, folder: Path, python: str) -> Iterator[Served]:
     )
     port = free_port()
     command = [python, "-m", "mlflow", "models", "serve", "-m", "model", "-p", str(port), "--env-manager", "local"]
-    with process(command, folder, environment(python)) as said:
-        wait_for(lambda: answers_at(port, "/ping"), said)
+    with process(command, folder, environment(python)) as server:
+        server.wait_for(lambda: answers_at(port, "/ping"))
         yield Served(
             name="mlflow", port=port, place="/invocations", body=split_frame, is_good=lambda c: b"predictions" in c
         )
@@ -164,6 +173,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--python", default=sys.executable)
     asked = parser.parse_args()
+    end_with_what_was_started()
     run, python, pictures = str(Path(asked.run).absolute()), asked.python, photos()
     reports: dict[str, list[Report]] = {}
     with ExitStack() as stack:
@@ -175,6 +185,7 @@ def main() -> None:
         for package, start in (("litserve", litserve), ("mlflow", mlflow)):
             if has(python, package):
                 servers.append(stack.enter_context(start(run, folder(), python)))
+                print(f"{servers[-1].name} is ready", flush=True)
             else:
                 print(f"{package} is not installed for {python}: left out")
         for clients in sorted({1, asked.clients}):

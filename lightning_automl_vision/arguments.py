@@ -21,14 +21,14 @@ _WITHOUT_RUNS = {
     "convert": "input",
     "convert-weights": "input",
 }
-
-
+# Keys whose value is a mapping with keys of its own, which hydra would merge into the one that is there.
+_OPEN = ("search.early_termination", "search.sampler", "hydra.sweeper.sampler", "hydra.sweeper.params")
 _SWEEP = ("-m", "--multirun")
 
 
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments for ours."""
-    arguments = [_as_text(argument) for argument in arguments]
+    arguments = [text for argument in arguments for text in _opened(_as_text(argument), arguments)]
     if any(map(_is_for_automode, arguments)) and not any(word.startswith("+search=") for word in arguments):
         arguments = [*arguments, "+search=automode"]
     begins = any(map(_begins_sweep, arguments)) and "plan" not in arguments[:1]  # which looks at a sweep from outside
@@ -48,6 +48,25 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     for argument in rest:
         _check_key(verb, argument, own)
     return [f"job={verb}", *_named_runs(verb, runs), *(_qualified(argument, own) for argument in rest)]
+
+
+def _opened(argument: str, arguments: Sequence[str]) -> list[str]:
+    """A mapping takes the place of what an experiment says; a key of it is added where it is not there."""
+    key, _, value = argument.partition("=")
+    owner = next((name for name in _OPEN if key == name or key.startswith(f"{name}.")), None)
+    if owner is None or (owner.startswith("hydra.sweeper.") and _has_another_sweeper(arguments)):
+        return [argument]
+    if key != owner:
+        return [f"++{argument}"]
+    if value[:1] == "{":
+        return [f"{key}=null", f"++{argument}"]
+    if key == "hydra.sweeper.sampler" and value.isidentifier() and value != "null":
+        return [f"++{key}.name={value}"]  # which a seed may stand beside
+    return [argument]
+
+
+def _has_another_sweeper(arguments: Sequence[str]) -> bool:
+    return any(text.startswith("hydra/sweeper=") and text != "hydra/sweeper=automl" for text in arguments)
 
 
 def _check_key(verb: str, argument: str, own: set[str]) -> None:

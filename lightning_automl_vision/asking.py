@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lightning_automl_vision.samples import Pixels
 
 IMAGE_TYPE = "JPG"
-_BATCH_OF_CLASSIFIERS = 16
 _SHOWN_CLASSES = 8
 _LIKELY = 0.5  # what a label of several is counted from
 
@@ -149,8 +148,7 @@ class Asking:
 
     @property
     def _batch_size(self) -> int:
-        usual = _BATCH_OF_CLASSIFIERS if self.predictor.card.task.startswith("image_classification") else 1
-        return self.job.batch_size or usual
+        return self.job.batch_size or self.predictor.card.usual_batch_size
 
     def _shown(self, rows: Iterator[Row], standing: int) -> Iterator[Row]:
         """With a progress bar on a terminal."""

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lightning_automl_vision.config_errors import unknown_key
+from lightning_automl_vision.config_errors import hint_of_range, unknown_key
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import check_ranges
 from lightning_automl_vision.settings import (
@@ -53,12 +53,15 @@ class Settings:
     @classmethod
     def from_config(cls, config: DictConfig, overrides: tuple[str, ...] = ()) -> Settings:
         _refuse_unknown(config, cls)
+        _refuse_without_search(config, overrides)
         try:
             values: Any = OmegaConf.to_object(config)
         except MissingMandatoryValue as error:
             raise ConfigError(f"{error.full_key} has no value. Give one: {error.full_key}=VALUE.") from None
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}.") from None
+            raise ConfigError(
+                f"{error.full_key}: {str(error).splitlines()[0]}.{hint_of_range(str(error.full_key))}"
+            ) from None
         settings = cls(overrides=overrides, **{name: value for name, value in values.items() if name in _names(cls)})
         settings.check()
         return settings
@@ -104,6 +107,14 @@ def _refuse_unknown(config: DictConfig, cls: type[Settings]) -> None:
             raise ConfigError(unknown_key(str(name)))
         for extra in _unknown_below(node, str(name)):
             raise ConfigError(unknown_key(extra))
+
+
+def _refuse_without_search(config: DictConfig, overrides: Sequence[str]) -> None:
+    """A key of a search was given where none is chosen."""
+    node = config._get_node("search") if "search" in config else None
+    for name, _ in given(overrides):
+        if name.startswith("search.") and isinstance(node, DictConfig) and not is_dataclass(OmegaConf.get_type(node)):
+            raise ConfigError(unknown_key(".".join(name.split(".")[:2])))
 
 
 def _unknown_below(node: Any, prefix: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 
@@ -22,16 +22,18 @@ ELSEWHERE = {
 }
 
 
-def explain(error: BaseException) -> str:
-    """One line: what, where, why, the way out."""
+def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
+    """One line: what, where, why, the way out; of a command line that has these ``arguments``."""
     cause = error.__cause__
     if isinstance(error, OverrideParseException):
-        return (
+        return _distribution(error.override) or (
             f"Cannot read the argument {error.override!r}. Put a value with spaces, brackets, commas or equal signs"
             """ in two pairs of quotes: 'key="value"'."""
         )
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error)
+    if found := re.match(r"Ambiguous value for argument '(.*)'\n", str(error)):
+        return _several_values(found[1], arguments)
     if found := re.match(r"Sweep parameters '(.*?)' requires", str(error)):
         return (
             f"{found[1]}: several values are a sweep, one trial for each. Add -m, or limits.max_trials=N;"
@@ -49,8 +51,19 @@ def explain(error: BaseException) -> str:
         if not override and missing:
             return unknown_key(missing[1])
         if override and cause is not None:
-            return f"{override}: {_first_line(cause)}."
+            return f"{override}: {_first_line(cause)}.{hint_of_range(override)}"
     return _first_line(error)
+
+
+def _several_values(override: str, arguments: Sequence[str]) -> str:
+    key, _, value = override.partition("=")
+    way = "begin with -m"
+    if "job=plan" in arguments:
+        way = "lav plan looks at one training, or at AutoMode; give one value, or begin the sweep with -m in its place"
+    return (
+        f"{override}: several values are a sweep, one trial for each: {way}. A single value with commas is quoted:"
+        f" '{key}=\"{value}\"'."
+    )
 
 
 def unknown_key(override: str) -> str:
@@ -72,6 +85,33 @@ def unknown_key(override: str) -> str:
     if hint or not below:
         return f"There is no key {name!r}.{hint} All keys are in docs/keys.md."
     return f"There is no key {name!r}. The keys of {group} are {', '.join(full.rpartition('.')[2] for full in below)}."
+
+
+def hint_of_range(override: str) -> str:
+    """`` Allowed: …``: what a key may be, where its range says so and all nodes that have it agree."""
+    name = override.lstrip("+~").partition("=")[0]
+    allowed = {
+        key.allowed
+        for (group, _), node in typed_nodes().items()
+        if name.startswith(f"{group}.")
+        for key in described(node, group)
+        if key.name == name and key.key.allowed
+    }
+    return f" Allowed: {allowed.pop()}." if len(allowed) == 1 else ""
+
+
+def _distribution(override: str) -> str:
+    """For a distribution that hydra's command line has no form for: the one that says the same, or none."""
+    from lightning_automl_vision.search.reading import DISTRIBUTIONS
+
+    key, _, value = override.lstrip("+").partition("=")
+    found = re.fullmatch(r"(\w+)\((.*)\)", value)
+    if found is None or found[1] not in DISTRIBUTIONS:
+        return ""
+    same = {"uniform": f"{key}=interval({found[2]})", "loguniform": f"{key}=tag(log, interval({found[2]}))"}
+    other = f'hydra.sweeper.params={{{key}: "{value}"}}'
+    ways = " or ".join(f"'{way}'" for way in (same.get(found[1]), other) if way)
+    return f"{override}: the command line has no {found[1]}(). Write {ways} with -m, or put it into search.spaces."
 
 
 def known_keys() -> Iterator[tuple[str, Key]]:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.data.reading_ahead import read_ahead
 from lightning_automl_vision.evaluation import evaluation_document
-from lightning_automl_vision.judging import Judged, Verdicts
+from lightning_automl_vision.judging import TILES, WHOLE, Judged, Verdicts
+from lightning_automl_vision.metrics.average_precision import TWELVE
 from lightning_automl_vision.metrics.classification import classification_metrics
 from lightning_automl_vision.operating_points import usual_threshold
-from lightning_automl_vision.predictor import Predictor, Prepared, batched
+from lightning_automl_vision.predictor import OpenedModel, Predictor, Prepared, batched
 from lightning_automl_vision.run import write_json, write_lines
 from lightning_automl_vision.samples import BoolArray, ScoredLabels, Scores
 from lightning_automl_vision.search.per_image import PER_IMAGE, ImageValues, PerImage, of_judged
@@ -159,6 +160,23 @@ def examination_of(predictor: Predictor, images: LabelledImages[Any], judged_by:
     )
     judged = Judged.of(images, with_masks=with_masks, tiling=predictor.tiling)
     return ObjectsExamination(predictor=predictor, images=images, judged=judged, verdicts=verdicts)
+
+
+def metric_names(opened: OpenedModel, judged_by: TaskConfig, *, calibrated: bool) -> set[str]:
+    """What there will be a figure of; ``calibrated`` where operating points are obeyed that are in use."""
+    if not isinstance(judged_by, ObjectTaskConfig):
+        several, classes = opened.card.task == "image_classification_multilabel", opened.card.labels
+        scores = np.full((1, len(classes)), 1 / len(classes))
+        truth = np.zeros_like(scores) if several else np.zeros(1, dtype=np.int64)
+        return {*classification_metrics(scores, truth, multilabel=several, classes=classes)}
+    names = {"mean_average_precision"}
+    if "coco" in judged_by.validation_metric_type:
+        names |= {*TWELVE}
+    if "voc" in judged_by.validation_metric_type:
+        names |= {"precision", "recall"}
+    if opened.tiling.cuts and not (calibrated and opened.points is not None):
+        names |= {f"{name}_mean_average_precision" for name in (TILES, WHOLE)}
+    return names
 
 
 def label_answers(

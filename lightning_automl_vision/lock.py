@@ -9,12 +9,13 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.errors import ConfigError, VisionError
+from lightning_automl_vision.installed import version_of
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.plugins import GROUP, models_by_plugin
 from lightning_automl_vision.result import versions
@@ -141,18 +142,11 @@ def plugin_of(model: str) -> str:
 
 def all_versions(plugin: str) -> dict[str, str]:
     """Of everything a digit may depend on; the plugin's is that of the package it came with."""
-    found = {**versions(), "torchvision": _version("torchvision")}
+    found = {**versions(), "torchvision": version_of("torchvision") or "none"}
     entry = next(iter(entry_points(group=GROUP, name=plugin)), None)
     if entry is not None and entry.dist is not None:
         found[f"plugin {plugin}"] = f"{entry.dist.name} {entry.dist.version}"
     return found
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
 
 
 def machine() -> dict[str, str]:

@@ -48,7 +48,7 @@ def main() -> None:
     except VisionError as error:
         _leave(str(error), error.exit_code, error)
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(explain(error), ConfigError.exit_code, error)
+        _leave(explain(error, sys.argv[1:]), ConfigError.exit_code, error)
     except BrokenPipeError:  # whoever reads has read enough, as in `lav --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as error:

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.errors import ConfigError, Interrupted
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.run import write_json
 from lightning_automl_vision.training.continuing import NEVER
@@ -203,10 +203,30 @@ def publish_sweep(settings: Settings, folder: Path, winner: Path | None, metrics
             run.client.set_tag(run.run_id, BEST_CHILD, best.run_id)
         run.log_metrics(metrics, "best/")
         run.log_files(folder, _KEPT_OF_SWEEPS)
-        run.client.set_terminated(run.run_id, "FINISHED" if winner is not None else "FAILED")
+        _end(run, "FINISHED" if winner is not None else "FAILED", "FAILED")
 
     if asked_for(settings.logger) is not None:
         _told(folder, tell)
+
+
+@contextmanager
+def telling_of_an_end(settings: Settings, folder: Path) -> Iterator[None]:
+    """A sweep that cannot go on is not said to be running: it is killed where that was asked for, else failed."""
+    try:
+        yield
+    except BaseException as error:
+        state = "KILLED" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "FAILED"
+        if asked_for(settings.logger) is not None:
+            _told(folder, lambda run: _end(run, state, state))
+        raise
+
+
+def _end(run: TrackedRun, state: str, of_trials: str) -> None:
+    """``of_trials`` is the state of those that ended without a word."""
+    unheard = f"tags.`{PARENT}` = '{run.run_id}' and attributes.status = 'RUNNING'"
+    for trial in run.client.search_runs([run.experiment_id], filter_string=unheard):
+        run.client.set_terminated(trial.info.run_id, of_trials)
+    run.client.set_terminated(run.run_id, state)
 
 
 def _told(folder: Path, tell: Callable[[TrackedRun], None]) -> None:

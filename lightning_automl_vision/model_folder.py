@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMAT_VERSION = 1
+_BATCH_OF_CLASSIFIERS = 16
 WEIGHTS, MODEL, SETTINGS, LABELS = "weights.safetensors", "model.json", "settings.json", "labels.json"
 # What settings.json may say of written answers, for `lav predict`, under the documented names.
 WRITTEN: Mapping[str, tuple[Any, ...]] = {"export_as_image": (False, True), "image_type": ("JPG", "PNG", "BMP")}
@@ -52,6 +53,11 @@ class ModelCard:
     def size_of_building(self) -> int | None:
         """What a builder is told; a detector, which takes pictures of any size, what each is told in training."""
         return self.image_size or TASKS[self.task].unused.get("validation_crop_size")
+
+    @property
+    def usual_batch_size(self) -> int:
+        """How many pictures the model is shown at once where nobody says otherwise."""
+        return _BATCH_OF_CLASSIFIERS if self.task.startswith("image_classification") else 1
 
 
 def inference_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def points_in(card: ModelCard, *, source: str) -> OperatingPoints | None:
     if points is None:
         if switched:
             raise ConfigError(
-                f"{source}: {USE}=true, and there are no {POINTS}. Choose them with lav evaluate RUN input=LABELLED"
-                " output=DIR operating_points.rule=max_f1, or say false."
+                f"{source}: {USE}=true, and there are no {POINTS}. Say false, then choose some and switch them on: lav"
+                " evaluate RUN output=DIR operating_points.rule=max_f1 operating_points.use=true."
             )
         return None
     found = _read(points, card, f"{source}: {POINTS}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import nearest
@@ -16,6 +17,7 @@ _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+_SIGNED = ("matthews_correlation", "norm_macro_recall")
 _FORM = re.compile(r"\s*([A-Za-z]\w*)\s*(>=|<=|>|<)\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*")
 
 
@@ -51,15 +53,31 @@ def _requirement(part: str, text: str) -> Requirement:
     )
 
 
-def failures(requirements: Sequence[Requirement], metrics: Mapping[str, float | None]) -> list[str]:
-    """For each that is not met what was asked for and what there is; ConfigError for a metric that there is not."""
+def check_known(requirements: Sequence[Requirement], metrics: Collection[str]) -> None:
+    """ConfigError for a metric that there is not, and for a value that it never has."""
     for requirement in requirements:
-        if requirement.metric not in metrics:
+        name = requirement.metric
+        if name not in metrics:
             known = sorted(metrics)
             raise ConfigError(
-                f"require={requirement}: no metric {requirement.metric!r}.{nearest(requirement.metric, known)}"
-                f" There are {', '.join(known)}."
+                f"require={requirement}: no metric {name!r}.{nearest(name, known)} There are {', '.join(known)}."
             )
+        low, high = _range_of(name)
+        if not (requirement.met_by(low) or requirement.met_by(high)):
+            between = f"at least {low:g}" if high == inf else f"in [{low:g}, {high:g}]"
+            raise ConfigError(f"require={requirement}: {name} is always {between}. Write what it can come to.")
+
+
+def _range_of(metric: str) -> tuple[float, float]:
+    """Every bounded metric has its ends within reach."""
+    if metric == "log_loss":
+        return 0.0, inf
+    return (-1.0 if metric in _SIGNED else 0.0), 1.0
+
+
+def failures(requirements: Sequence[Requirement], metrics: Mapping[str, float | None]) -> list[str]:
+    """For each that is not met what was asked for and what there is; ConfigError as above."""
+    check_known(requirements, metrics)
     return [
         f"{requirement} is not met: {requirement.metric} is {_shown(metrics[requirement.metric])}"
         for requirement in requirements

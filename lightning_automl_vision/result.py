@@ -7,11 +7,11 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.installed import version_of
 
 RESULT = "result.json"
 # What `status` may be; docs/reference.md says what each means.
@@ -71,16 +71,8 @@ class Result:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, of Python, and of everything a number may depend on."""
-    return {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
-
-
-def _version(package: str) -> str:
-    """An exported model is asked and judged where some of them are not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
+    """Of this package, of Python, and of everything a number may depend on, which an exported model may do without."""
+    return {"python": platform.python_version(), **{package: version_of(package) or "none" for package in _PACKAGES}}
 
 
 def device_memory() -> int | None:

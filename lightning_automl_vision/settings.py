@@ -88,7 +88,7 @@ class TrainingConfig:
         "${lav.default:decay_norms_and_biases,true}", "Let weight decay concern norms and biases too."
     )
     nesterov: bool = key(True, "Nesterov momentum for sgd.")
-    beta1: float = key(0.9, "First beta of adam and adamw.", minimum=0, maximum=1)
+    beta1: float = key(0.9, "First beta of adam and adamw.", minimum=0, below=1)
     beta2: float = key(0.999, "Second beta of adam and adamw.", minimum=0, maximum=1)
     ams_gradient: bool = key(False, "The AMSGrad variant of adam and adamw.", old=("amsgrad",))
     early_stopping: bool = key(True, "Stop when the primary metric no longer improves.")

@@ -29,8 +29,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """StorageError where the system refuses what is written; other errors are none of its business."""
+def writing(path: Path, key: str = "output_dir") -> Iterator[None]:
+    """StorageError where the system refuses what is written; other errors are none of its business.
+
+    ``key`` is the one that names another place.
+    """
     try:
         yield
     except VisionError:
@@ -39,7 +42,7 @@ def writing(path: Path) -> Iterator[None]:
         fault = storage_fault(error)
         if fault is None:
             raise
-        raise unwritable(path, fault) from error
+        raise unwritable(path, fault, key) from error
 
 
 def append(path: Path, text: str) -> None:
@@ -54,15 +57,15 @@ def append(path: Path, text: str) -> None:
             raise
 
 
-def unwritable(path: Path, fault: OSError) -> StorageError:
+def unwritable(path: Path, fault: OSError, key: str = "output_dir") -> StorageError:
     """The line for a file that cannot be written; where there is no room it says how much there is."""
     reason = (fault.strerror or str(fault)).lower()
     if not is_full(fault):
-        return StorageError(f"{path} cannot be written: {reason}. Name a folder that can be: output_dir=PATH.")
+        return StorageError(f"{path} cannot be written: {reason}. Name a folder that can be: {key}=PATH.")
     folder = next(folder for folder in path.absolute().parents if folder.is_dir())
     return StorageError(
         f"{path} cannot be written: {reason}, {_in_words(shutil.disk_usage(folder).free)} are free."
-        " Make room, or name a folder on another disk: output_dir=PATH."
+        f" Make room, or name a folder on another disk: {key}=PATH."
     )
 
 

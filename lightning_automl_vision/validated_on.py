@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 def validated_on(run: Path, command: Settings, task: str) -> LabelledImages[Any]:
     """VisionError where they are not known, cannot be read, or are not what they were."""
-    from lightning_automl_vision.data.labelled import load_data
     from lightning_automl_vision.written_settings import settings_in
 
     if not (run / CONFIG).is_file():
@@ -30,18 +29,25 @@ def validated_on(run: Path, command: Settings, task: str) -> LabelledImages[Any]
             f"input is not given, and {run} was validated in folds, each by another model. Name labelled images:"
             " input=PATH."
         )
+    images, lock = validation_of(run, trained, task, key="input")
+    _check_unchanged(images, lock, run)
+    return images
+
+
+def validation_of(run: Path, trained: Settings, task: str, *, key: str) -> tuple[LabelledImages[Any], Lock | None]:
+    """As they are now, of folds the first; ``trained`` is the run's configuration, ``key`` names others to the user."""
+    from lightning_automl_vision.data.labelled import load_data
+
     lock = read_lock(run) if (run / LOCK).is_file() else None
     place = lock.working_folder if lock is not None else ""
     seed = trained.training.random_seed or (lock.random_seed if lock is not None else 0)
     try:
         with chdir(place) if place and Path(place).is_dir() else nullcontext():
-            images = load_data(trained.data, task, seed=int(seed)).validation
+            return load_data(trained.data, task, seed=int(seed)).validation, lock
     except VisionError as error:
         raise type(error)(
-            f"What {run} was validated on cannot be read: {error} Or name other labelled images: input=PATH."
+            f"What {run} was validated on cannot be read: {error} Or name other labelled images: {key}=PATH."
         ) from None
-    _check_unchanged(images, lock, run)
-    return images
 
 
 def _check_unchanged(images: LabelledImages[Any], lock: Lock | None, run: Path) -> None:

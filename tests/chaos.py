@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,7 @@ ARGUMENTS = [
 ]
 WORKERS = ["hydra/launcher=joblib", "hydra.sweeper.lease_seconds=5"]
 _LONGEST = 600.0  # seconds for one turn
+_IDLE = 330.0  # seconds that joblib's own processes may wait for work when whoever launched them is gone: 300, and some
 _SMALL = 260 << 20  # bytes of a disk on which two trials have room, and five have none
 
 
@@ -94,6 +96,8 @@ def sweep(folder: Path, number: int, *, kills: int, seed: int) -> Counter[str]:
     results(output, finished)
     disturbed = "vanished folder" in happened or "full disk" in happened
     check(output, failures=TRIALS if disturbed else happened["trial or its worker"])
+    for done in (output, folder / f"kept_{number}"):
+        shutil.rmtree(done, ignore_errors=True)
     return happened
 
 
@@ -141,7 +145,7 @@ def kill_one(process: subprocess.Popen[bytes], output: Path, generator: random.R
         time.sleep(generator.uniform(0, 3))
     kill(process.pid)
     process.wait()
-    until = time.monotonic() + 60
+    until = time.monotonic() + _IDLE
     while left(output) and time.monotonic() < until:
         time.sleep(0.2)
     assert not left(output), f"left behind: {left(output)}"

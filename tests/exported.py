@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ import torch
 from lightning_automl_vision.api import settings
 from lightning_automl_vision.jobs import export as verb
 from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
+from lightning_automl_vision.outlines import prediction_dict
 from lightning_automl_vision.plugins import model_spec
+from lightning_automl_vision.predictor import load
 
-MULTICLASS, DETECTION, SEGMENTATION = "image_classification", "image_object_detection", "image_instance_segmentation"
+MULTICLASS, MULTILABEL = "image_classification", "image_classification_multilabel"
+DETECTION, SEGMENTATION = "image_object_detection", "image_instance_segmentation"
 SMALL = {"min_size": 64, "max_size": 96, "box_score_threshold": 0.3}
 YOLO = {"model_size": "nano", "image_size": 64, "box_score_threshold": 0.3}
 TINY = {"architecture": "test_byobnet"}
@@ -84,8 +89,46 @@ def write_noise(folder: Path, sizes: tuple[tuple[int, int], ...] = ((64, 96), (1
     return folder
 
 
-def export(model: Path, output: Path, images: Path | None, **keys: Any) -> Any:
+def write_labels(model: Path, folder: Path) -> Path:
+    """Noise, and what the model says of it with a third of the labels right: labels.jsonl."""
+    predictor, lines = load(model), []
+    for number, picture in enumerate(sorted(write_noise(folder, ((64, 96), (100, 65), (40, 120)) * 2).iterdir())):
+        answer = prediction_dict(predictor.predict([picture])[0])
+        found = [*map(_object, answer["boxes"])] if "boxes" in answer else _likely(answer, predictor.card.task)
+        for place, one in enumerate(found):
+            names = predictor.labels
+            one["label"] = names[(names.index(one["label"]) + number + place) % len(names)]
+        labels: Any = [*{one["label"] for one in found}] if "probs" in answer else found
+        line = {"image_url": picture.name, "label": labels[0] if predictor.card.task == MULTICLASS else labels}
+        lines.append(json.dumps(line))
+    (folder / "labels.jsonl").write_text("\n".join(lines) + "\n")
+    return folder / "labels.jsonl"
+
+
+def _object(found: dict[str, Any]) -> dict[str, Any]:
+    if "polygon" in found:
+        return {"label": found["label"], "polygon": found["polygon"]}
+    return {"label": found["label"], **found["box"]}
+
+
+def _likely(answer: dict[str, Any], task: str) -> list[dict[str, Any]]:
+    pairs = sorted(zip(answer["probs"], answer["labels"], strict=True), reverse=True)
+    likely = [name for score, name in pairs if score >= 0.5] if task == MULTILABEL else []
+    return [{"label": name} for name in likely or [pairs[0][1]]]
+
+
+def edited(folder: Path, source: Path, **settings: Any) -> Path:
+    """The same model with other settings."""
+    shutil.copytree(source, folder)
+    known = json.loads((source / "settings.json").read_text())
+    (folder / "settings.json").write_text(json.dumps({**known, **settings}))
+    return folder
+
+
+def export(
+    model: Path, output: Path, images: Path | None, *, quiet: bool = True, task: str | None = None, **keys: Any
+) -> Any:
     """By the verb; what parity.json holds."""
     job = {"name": "export", "output": str(output), **({"images": str(images)} if images else {}), **keys}
-    asked = settings(checkpoint=str(model), job=job, quiet=True)
+    asked = settings(checkpoint=str(model), job=job, quiet=quiet, **({"task": task} if task else {}))
     return verb.export(asked, asked.job)

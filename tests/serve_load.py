@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,9 +128,29 @@ def answers_at(port: int, place: str) -> bool:
         connection.close()
 
 
+@dataclass(frozen=True)
+class Started:
+    """A server's process, and the file of what it says."""
+
+    running: subprocess.Popen[bytes]
+    file: Path
+
+    @property
+    def said(self) -> str:
+        return self.file.read_text()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """SystemExit with what it said where it ends before, or takes too long."""
+        end = time.monotonic() + _START_SECONDS
+        while not condition():
+            if self.running.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"The server did not start:\n{self.said[-2000:]}")
+            time.sleep(0.2)
+
+
 @contextmanager
-def process(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Path]:
-    """A process with its children, ended when it is no longer needed; gives the file of what it says."""
+def process(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Started]:
+    """A process with its children, ended when it is no longer needed."""
     said = folder / "said.txt"
     with said.open("w") as file:
         running = subprocess.Popen(
@@ -142,22 +162,15 @@ def process(command: Sequence[str], folder: Path, environment: Mapping[str, str]
             start_new_session=True,
         )
     try:
-        yield said
+        yield Started(running, said)
     finally:
-        os.killpg(running.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGTERM)
         try:
             running.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, signal.SIGKILL)
             running.wait()
-
-
-def wait_for(condition: Callable[[], bool], said: Path) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"The server did not start:\n{said.read_text()[-2000:]}")
-        time.sleep(0.2)
 
 
 @contextmanager
@@ -172,13 +185,18 @@ def lav_serve(run: str, folder: Path, *keys: str) -> Iterator[int]:
         "serve.port=0",
         *keys,
     ]
-    with process(command, folder) as said:
-        wait_for(lambda: "http://" in said.read_text(), said)
-        found = re.search(r"http://127\.0\.0\.1:(\d+): ", said.read_text())
+    with process(command, folder) as server:
+        server.wait_for(lambda: "http://" in server.said)
+        found = re.search(r"http://127\.0\.0\.1:(\d+): ", server.said)
         assert found is not None
         port = int(found[1])
-        wait_for(lambda: answers_at(port, "/health/ready"), said)
+        server.wait_for(lambda: answers_at(port, "/health/ready"))
         yield port
+
+
+def end_with_what_was_started() -> None:
+    """A request to end this process ends the servers too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def memory_of(port: int) -> float:
@@ -197,6 +215,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=120)
     asked = parser.parse_intermixed_args()
+    end_with_what_was_started()
     bodies = [documented(photo) for photo in photos()]
     with tempfile.TemporaryDirectory() as folder, lav_serve(asked.run, Path(folder), *asked.keys) as port:
         load_on(port, bodies, clients=asked.clients, seconds=min(asked.seconds, 5))  # to warm up

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import lav
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from optuna.trial import FixedTrial
@@ -203,16 +202,6 @@ def test_a_plan_survives_json() -> None:
     assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lightning_automl_vision", *words],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        check=False,
-    )
-
-
 def test_a_plan_and_its_sweep(tmp_path: Path) -> None:
     """Two families of models; what cannot fit is left out, and the sweep takes the plan that is there."""
     write_folders(tmp_path / "photos", 8)
@@ -228,7 +217,7 @@ def test_a_plan_and_its_sweep(tmp_path: Path) -> None:
         "training.layers_to_freeze=0",
         "output_dir=sweep",
     ]
-    ended = run(tmp_path, "plan", *words)
+    ended = lav("plan", *words, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     plan: dict[str, Any] = json.loads((tmp_path / "sweep" / "plan.json").read_text())
     dropped = {each["name"]: each["dropped"] for each in plan["candidates"]}
@@ -239,7 +228,7 @@ def test_a_plan_and_its_sweep(tmp_path: Path) -> None:
     assert "Trial 0 is" in ended.stdout
     assert "The time is too short" not in ended.stdout
 
-    ended = run(tmp_path, *words)
+    ended = lav(*words, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert json.loads((tmp_path / "sweep" / "plan.json").read_text()) == plan
     board = json.loads((tmp_path / "sweep" / "leaderboard.json").read_text())

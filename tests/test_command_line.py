@@ -4,15 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from commands import lav
+from pictures import write_folders
 
 from lightning_automl_vision.arguments import rewrite
 from lightning_automl_vision.errors import ConfigError
-
-COMMAND = [sys.executable, "-m", "lightning_automl_vision"]
-
-
-def lav(*arguments, cwd):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +35,14 @@ def lav(*arguments, cwd):
         ("photos/", "a key is KEY=VALUE"),
         ("data.training=a(b.jsonl", "two pairs of quotes"),
         ("model=resnet18", "data.training is not given"),
+        ("training.optimizer=sgd,adam", "several values are a sweep, one trial for each: begin with -m."),
+        ("model=resnet18,resnet34", "several values are a sweep, one trial for each: begin with -m."),
+        ("training.learning_rate=loguniform(0.001,0.1)", "training.learning_rate=tag(log, interval(0.001,0.1))'"),
+        ("training.learning_rate=uniform(0.1,0.2)", "Write 'training.learning_rate=interval(0.1,0.2)' or"),
+        ("training.learning_rate=normal(1,2)", """'hydra.sweeper.params={training.learning_rate: "normal(1,2)"}'"""),
+        ("limits.max_trials=2.5", "could not be converted to Integer. Allowed: integer, in [1, 1000]."),
+        ("search.early_termination.type=bandit", "it belongs to search=random"),
+        ("search.early_termination={type: bandit}", "it belongs to search=random"),
         ("data=photos", "data has no choices but keys: write data.KEY=VALUE"),
     ],
 )
@@ -65,6 +69,52 @@ def test_what_train_would_not_obey_is_refused(arguments, answer, tmp_path):
     assert process.returncode in (2, 5)
     assert answer in process.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_of_several_values_is_told_what_it_looks_at(tmp_path):
+    for words in (["plan"], ["plan", "-m"]):
+        process = lav(*words, "training.optimizer=sgd,adam", "model=resnet18", "data.training=photos", cwd=tmp_path)
+        assert process.returncode == 2
+        assert "lav plan looks at one training, or at AutoMode" in process.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["hydra/sweeper/sampler=motpe"], "Choose from: bayesian, cmaes, grid, nsgaii, random, sobol, tpe."),
+        (["hydra/sweeper/sampler=grid"], "grid"),
+        (["hydra.sweeper.sampler.seed=-3"], "hydra.sweeper.sampler.seed=-3: must be a whole number, at least 0."),
+        (["hydra.sweeper.sampler={_target_: optuna.samplers.TPESampler, seed: -3}"], "sampler.seed=-3: must be"),
+        (["hydra/sweeper/sampler=tpe", "hydra.sweeper.sampler.x=1"], "hydra.sweeper.sampler.x: tpe has no such key"),
+        (["+search=random", "search.seed=1", "hydra.sweeper.sampler.seed=2"], "are the same setting and differ"),
+        (["hydra.sweeper.sampler._target_=optuna.samplers.Nothing"], "is no sampler of Optuna"),
+    ],
+)
+def test_what_hydras_own_words_for_a_sampler_cannot_mean_is_refused(arguments, answer, tmp_path):
+    sweep = ["-m", "hydra.sweeper.n_trials=2", "training.learning_rate=interval(0.01,0.1)", "output_dir=sweep"]
+    write_folders(tmp_path / "photos", 4)
+    process = lav(*sweep, *arguments, "model=resnet18", "model.pretrained=false", "data.training=photos", cwd=tmp_path)
+    assert process.returncode == 2, process.stderr
+    assert answer in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_space_of_hydras_sweeper_needs_no_plus(tmp_path):
+    for plus in ("", "+"):
+        space = plus + 'hydra.sweeper.params={training.learning_rate: "interval(0.5,0.1)"}'
+        process = lav("-m", "hydra.sweeper.n_trials=2", space, "model=resnet18", "data.training=photos", cwd=tmp_path)
+        assert "training.learning_rate: uniform needs min below max" in process.stderr
+
+
+def test_a_mapping_takes_the_place_of_another_and_its_keys_may_be_given():
+    policy = "search.early_termination"
+    assert rewrite([f"{policy}={{type: bandit}}"]) == [f"{policy}=null", f"++{policy}={{type: bandit}}"]
+    assert rewrite([f"{policy}.slack_factor=1", f"{policy}=none"]) == [f"++{policy}.slack_factor=1", f"{policy}=none"]
+    assert rewrite(["hydra.sweeper.sampler=random"]) == ["++hydra.sweeper.sampler.name=random"]
+    official = ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=3"]
+    assert rewrite(official) == official
 
 
 def test_models_of_an_unknown_task_and_help_on_an_unknown_word_are_refused(tmp_path):

@@ -258,10 +258,10 @@ def command(photos, folder, *words, start=PROGRAM, **environment):
     )
 
 
-def second_process(of, folder, seconds=150.0):
-    """Of a training that has had its first evaluation."""
+def second_process(of, folder, seconds=300.0):
+    """Of a training that has had its first evaluation, and could be gone on with."""
     until = time.monotonic() + seconds
-    while not (folder / "run" / "metrics.jsonl").exists():
+    while not (folder / "run" / "checkpoints" / "last.ckpt").exists():
         assert time.monotonic() < until, "no evaluation"
         assert of.poll() is None, of.stdout.read()
         time.sleep(0.1)
@@ -303,10 +303,10 @@ def test_nothing_is_left_of_a_training_whose_first_process_is_killed(sources, tm
     run = command(sources[LABELS], tmp_path, "training.number_of_epochs=5000")
     second = second_process(run, tmp_path)
     run.kill()
-    run.wait(20)
+    run.communicate(timeout=60)
     assert gone(second)
     again = command(sources[LABELS], tmp_path, "training.number_of_epochs=5000", "trainer.devices=3")
-    said, _ = again.communicate(timeout=150)
+    said, _ = again.communicate(timeout=300)
     assert again.returncode == 2
     assert "cannot go on from there with trainer.devices=3: it had 2" in said
 
@@ -327,7 +327,7 @@ def test_two_machines_meet_as_the_launcher_says(sources, tmp_path):
         )
         for node in range(2)
     ]
-    said = [run.communicate(timeout=200)[0] for run in runs]
+    said = [run.communicate(timeout=400)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert "status    completed" in said[0]
     assert "completed" not in said[1]
@@ -338,9 +338,11 @@ def test_two_machines_meet_as_the_launcher_says(sources, tmp_path):
 def test_a_trial_of_two_processes_comes_out_as_it_does_alone(sources, tmp_path):
     words = ("training.number_of_epochs=2", "training.learning_rate=0.01")
     alone = command(sources[LABELS], tmp_path, *words, "output_dir=alone")
-    assert alone.wait(200) == 0, alone.stdout.read()
+    said, _ = alone.communicate(timeout=600)
+    assert alone.returncode == 0, said
     sweep = command(sources[LABELS], tmp_path, "-m", words[0], f"{words[1]},0.02", "output_dir=sweep")
-    assert sweep.wait(300) == 0, sweep.stdout.read()
+    said, _ = sweep.communicate(timeout=900)
+    assert sweep.returncode == 0, said
 
     def metrics(folder):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -235,9 +235,9 @@ def test_sheets_of_long_pictures_have_room_for_names(width, height):
 
 def test_a_caption_is_never_cut():
     nothing = true_boxes(np.zeros((0, 4)), [])
-    many = found(np.tile([1.0, 1, 3, 300], (12345, 1)), 20, 320)
+    many = found(np.tile([1.0, 1, 3, 300], (1234, 1)), 20, 320)
     sheet = truth_and_prediction(plain(20, 320), nothing, many)
-    widths = [font_for(text, 15).getlength(text) for text in ("truth (0)", "prediction (12345 found)")]
+    widths = [font_for(text, 15).getlength(text) for text in ("truth (0)", "prediction (1234 found)")]
     assert sheet.shape[1] >= 160 + widths[1]
 
 

@@ -18,7 +18,7 @@ from lightning_automl_vision.api import settings
 from lightning_automl_vision.arguments import rewrite
 from lightning_automl_vision.errors import ConfigError, DataError, RequirementError
 from lightning_automl_vision.jobs import evaluate as verb
-from lightning_automl_vision.requirements import Requirement, failures, requirements_of
+from lightning_automl_vision.requirements import Requirement, check_known, failures, requirements_of
 from lightning_automl_vision.result import read_result
 
 TINY = {"number_of_epochs": 1, "training_batch_size": 4, "random_seed": 3, "number_of_workers": 0}
@@ -137,6 +137,9 @@ def test_labels_that_the_model_does_not_know_are_refused_or_dropped_and_told(
         ({"task": DETECTION}, f"the task of .* is {MULTICLASS}. Leave task out"),
         ({"job": {"require": "good"}}, "'good' is no requirement. Write a metric"),
         ({"job": {"require": "loss<1"}}, "lav evaluate computes no losses"),
+        ({"job": {"require": "acuracy>=0.6"}}, "no metric 'acuracy'. Did you mean 'accuracy'"),
+        ({"job": {"require": "mean_average_precision>=0.6"}}, "no metric 'mean_average_precision'"),
+        ({"job": {"require": "log_loss<1,accuracy>=60"}}, r"require=accuracy>=60: accuracy is always in \[0, 1\]"),
         ({"job": {"batch_size": 0}}, r"job\.batch_size=0"),
         ({"checkpoint": None}, "checkpoint is not given"),
         ({"checkpoint": "nowhere"}, "nowhere holds no model"),
@@ -153,14 +156,14 @@ def test_what_would_not_be_obeyed_is_refused(
 
 
 def test_a_requirement_that_is_not_met_is_one_line_and_an_exit_code(classifier: Path, tmp_path: Path) -> None:
-    was = read_result(classifier / "run").primary_metric.value
+    was = read_result(classifier / "run").metrics["log_loss"]
     words = ["lightning_automl_vision", "evaluate", "run", "input=others", f"output={tmp_path}/out", "quiet=true"]
-    words += ["trainer.accelerator=cpu", "require=accuracy>=1.01,log_loss<100"]
+    words += ["trainer.accelerator=cpu", "require=log_loss<=0,accuracy>=0"]
     process = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=classifier)
     assert process.returncode == RequirementError.exit_code == 7
-    assert process.stderr == f"Error: accuracy>=1.01 is not met: accuracy is {was!r}, on 9 images of others.\n"
+    assert process.stderr == f"Error: log_loss<=0 is not met: log_loss is {was!r}, on 9 images of others.\n"
     told = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert told["requirements"] == {"accuracy>=1.01": False, "log_loss<100": True}
+    assert told["requirements"] == {"log_loss<=0": False, "accuracy>=0": True}
 
 
 def test_what_is_required_is_met_exactly_or_not_at_all() -> None:
@@ -178,6 +181,22 @@ def test_what_is_required_is_met_exactly_or_not_at_all() -> None:
     ]
     with pytest.raises(ConfigError, match=r"no metric 'acuracy'\. Did you mean 'accuracy'"):
         failures(requirements_of("acuracy>=0.6"), {"accuracy": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("accuracy>1", r"accuracy is always in \[0, 1\]\. Write what it can come to"),
+        ("accuracy<0", r"accuracy is always in \[0, 1\]"),
+        ("matthews_correlation<-1", r"matthews_correlation is always in \[-1, 1\]"),
+        ("log_loss<0", "log_loss is always at least 0"),
+    ],
+)
+def test_what_can_never_be_is_not_required(text: str, answer: str) -> None:
+    known = ("accuracy", "log_loss", "matthews_correlation")
+    with pytest.raises(ConfigError, match=answer):
+        check_known(requirements_of(text), known)
+    check_known(requirements_of("accuracy>=1,accuracy<=0,log_loss>=99,matthews_correlation<=-1,accuracy>=-5"), known)
 
 
 def test_a_requirement_needs_no_quotes_of_hydras() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported import DETECTION, MULTICLASS, SMALL, TINY, YOLO, export, write_model, write_noise
+from exported import DETECTION, MULTICLASS, SMALL, TINY, YOLO, edited, export, write_model, write_noise
 from pictures import write_folders
 from safetensors.torch import load_file, save_file
 
@@ -68,16 +68,6 @@ def exported_yolo(yolo: Path) -> Path:
 def lav(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lightning_automl_vision", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
-def edited(folder: Path, source: Path, **settings: Any) -> Path:
-    """The same model with other settings."""
-    folder.mkdir()
-    for file in source.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    known = json.loads((source / "settings.json").read_text())
-    (folder / "settings.json").write_text(json.dumps({**known, **settings}))
-    return folder
 
 
 def least_agreement(first: Predictor, second: Predictor, pictures: Path, most: int | None = None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,31 @@ from exported import SMALL, YOLO, export, write_model, write_noise
 from pictures import write_objects
 
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.export.formats import FORMATS
-from lightning_automl_vision.export.matrix import Pair, markdown, matrix
+from lightning_automl_vision.export.matrix import EVERY, Pair, document, matrix
+from lightning_automl_vision.export.packagings import MLFLOW, PACKAGINGS, TRITON
+from lightning_automl_vision.export.triton import check_config
 from lightning_automl_vision.plugins import model_spec
 from lightning_automl_vision.predictor import load
 
 CHOSEN = {"timm": {"architecture": "test_vit3"}, "yolov5": YOLO}
 PAIRS = list(matrix())
+PUBLISHED = Path(__file__).parents[1] / "docs" / "exports.md"
 
 
 def test_every_pair_is_told_once() -> None:
     assert len({(pair.model, pair.task, pair.format) for pair in PAIRS}) == len(PAIRS)
-    assert {pair.format for pair in PAIRS} == {*FORMATS}
+    assert {pair.format for pair in PAIRS} == {*EVERY}
+
+
+def test_what_is_published_is_what_the_code_does() -> None:
+    assert PUBLISHED.read_text(encoding="utf-8") == document(), "run `make docs`"
 
 
 def test_the_table_has_a_row_for_each_model_and_every_reason() -> None:
-    text = markdown()
+    rows = {line.split(" | ")[0]: line.removesuffix(" |").split(" | ")[2:] for line in document().splitlines()}
     for pair in PAIRS:
-        assert f"| `{pair.model}` |" in text
-        assert pair.refusal is None or pair.refusal[1:] in text
+        cell = rows[f"| `{pair.model}`"][EVERY.index(pair.format)]
+        assert cell == "yes" if pair.refusal is None else f"{cell[4:-1]}. {pair.refusal}." in document()
 
 
 def written(folder: Path, pair: Pair) -> Path:
@@ -42,12 +49,19 @@ def written(folder: Path, pair: Pair) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.model}-{pair.task}-{pair.format}")
 def test_a_pair_works_as_the_matrix_says(pair: Pair, tmp_path: Path) -> None:
+    if pair.format == MLFLOW and (find_spec("mlflow") is None or find_spec("pandas") is None):
+        pytest.skip("MLflow is not installed")
     model, noise = written(tmp_path / "model", pair), write_noise(tmp_path / "noise")
+    images = None if pair.format == MLFLOW else noise
     if pair.refusal is not None:
         with pytest.raises(ConfigError, match=pair.refusal):
-            export(model, tmp_path / "there", noise, format=pair.format)
+            export(model, tmp_path / "there", images, format=pair.format)
         return
-    told = export(model, tmp_path / "there", noise, format=pair.format)
+    told = export(model, tmp_path / "there", images, format=pair.format)
+    if pair.format == TRITON:
+        check_config(tmp_path / "there" / pair.model)
+    if pair.format in PACKAGINGS:
+        return
     assert told["agreement"]["mean"] > 0.99
     if "classification" not in pair.task:
         assert any(len(load(model).predict([place])[0]) for place in noise.iterdir())

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported import DETECTION, YOLO, export, write_model, write_noise
-from test_export import edited
+from exported import DETECTION, YOLO, edited, export, write_model, write_noise
 
 from lightning_automl_vision.export.agreement import agreement
 from lightning_automl_vision.export.formats import Options

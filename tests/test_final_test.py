@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import lav
 from test_evaluate import classifier  # noqa: F401  # the fixture
 from test_search_asking import asked
 
@@ -78,8 +77,7 @@ def test_a_sweep_says_what_its_winner_comes_to(classifier: Path, tmp_path: Path)
     words += [f"training.{name}_crop_size=32" for name in ("training", "validation")]
     words += ["training.validation_resize_size=32", "training.number_of_epochs=1", "training.training_batch_size=4"]
     words += ["training.number_of_workers=0", "trainer.accelerator=cpu", f"data.training={classifier / 'photos'}"]
-    command = [sys.executable, "-m", "lightning_automl_vision", *words, f"data.test={classifier / 'others'}"]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    process = lav(*words, f"data.test={classifier / 'others'}", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "On the 9 images of data.test, which selected nothing, accuracy is" in process.stdout
     board = json.loads((tmp_path / "out" / "leaderboard.json").read_text())

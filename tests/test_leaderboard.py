@@ -233,7 +233,7 @@ def test_a_sweep_of_no_trial_or_one_has_a_board(trials, count):
         ({"right": 0.8}, [], 0, "no proven gain over the default, with accuracy 0.8000: no other trial was finished"),
         ({"right": 0.5, "images": 0}, [0.9], 0, "no proven gain over the default (0.5000), as the two were not judged"),
         ({"right": 0.5, "images": 90}, [0.9], 0, "no proven gain over the default (0.5000), as the two were not"),
-        ({"state": FAILED}, [0.9], 1, "the default, trial 0, did not finish, so that there is none to compare it with"),
+        ({"state": FAILED}, [0.9], 1, "the default, trial 0, did not finish, so that nothing is proven"),
         (None, [0.9, 0.8], 0, "there is no default to compare it with"),
     ],
 )
@@ -256,6 +256,21 @@ def test_a_rival_without_images_is_no_hindrance_to_the_proof(trials):
     trials.board.finish()
     assert trials.board.winner == 2
     assert "a proven gain" in trials.board.verdict
+
+
+def test_trials_that_saw_other_images_are_named_beside_the_winner(trials):
+    for images in (IMAGES, 90, IMAGES):
+        trials.add(0.5, images=images)
+    trials.board.finish()
+    assert trials.board.verdict.endswith("Judged by other images, so that their figures cannot be compared: trial 1.")
+
+
+def test_a_board_says_why_trial_0_stands_in_for_the_default(trials):
+    trials.board.stands_in = "the command by itself is left out, as it takes too long"
+    trials.add(0.8, default=True)
+    trials.board.finish()
+    assert json.loads((trials.folder / "leaderboard.json").read_text())["stands_in"] == trials.board.stands_in
+    assert "Trial 0 stands in for the default: the command by itself is left out, as it" in trials.board.text(120)
 
 
 # What it costs

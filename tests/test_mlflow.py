@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from untrained import save_untrained
 
 from lightning_automl_vision import train
 from lightning_automl_vision.api import settings
-from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.errors import ConfigError, Interrupted, StorageError
 from lightning_automl_vision.export.packagings import MlflowConfig
 from lightning_automl_vision.export.packing import pack_for_mlflow
 from lightning_automl_vision.export.registering import register, registry_of
@@ -42,6 +43,7 @@ from lightning_automl_vision.mlflow_runs import (
     flat,
     publish,
     publish_sweep,
+    telling_of_an_end,
     tracked,
 )
 from lightning_automl_vision.model_folder import read_card
@@ -279,6 +281,53 @@ def test_trials_lie_below_their_sweep_which_names_the_best_of_them(tmp_path: Pat
 
 
 @needs_mlflow
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(Interrupted("Interrupted."), "KILLED"), (KeyboardInterrupt(), "KILLED"), (StorageError("It is full."), "FAILED")],
+    ids=["asked to end", "ended at once", "broken"],
+)
+def test_a_sweep_that_is_ended_runs_no_more_and_goes_on_in_its_run(
+    error: BaseException, state: str, tmp_path: Path
+) -> None:
+    sweep, trial = tmp_path / "sweep", tmp_path / "sweep" / "trial_0000"
+    trial.mkdir(parents=True)
+
+    def ended(inside: BaseException) -> None:
+        with telling_of_an_end(asked(sweep), sweep):
+            raise inside
+
+    with pytest.raises(type(error)):
+        ended(error)  # before there is a run
+    assert not (sweep / "mlflow.json").exists()
+    begin_sweep(asked(sweep), sweep, {})
+    tracked(asked(trial), trial)  # which is heard of no more
+    with pytest.raises(type(error)):
+        ended(error)
+    own, child = TrackedRun.of(sweep), TrackedRun.of(trial)
+    assert own is not None
+    assert child is not None
+    assert [own.client.get_run(one.run_id).info.status for one in (own, child)] == [state, state]
+    begin_sweep(asked(sweep), sweep, {})
+    tracked(asked(trial), trial)
+    assert [own.client.get_run(one.run_id).info.status for one in (own, child)] == ["RUNNING", "RUNNING"]
+    publish(asked(trial), trial, result_of(trial, "completed"))
+    publish_sweep(asked(sweep), sweep, trial, {})
+    assert [own.client.get_run(one.run_id).info.status for one in (own, child)] == ["FINISHED", "FINISHED"]
+
+
+@needs_mlflow
+def test_a_trial_that_died_without_a_word_has_failed_when_its_sweep_is_done(tmp_path: Path) -> None:
+    sweep, trial = tmp_path / "sweep", tmp_path / "sweep" / "trial_0000"
+    trial.mkdir(parents=True)
+    begin_sweep(asked(sweep), sweep, {})
+    tracked(asked(trial), trial)
+    publish_sweep(asked(sweep), sweep, None, {})
+    child = TrackedRun.of(trial)
+    assert child is not None
+    assert child.client.get_run(child.run_id).info.status == "FAILED"
+
+
+@needs_mlflow
 def test_what_goes_on_goes_on_in_its_run(tmp_path: Path) -> None:
     first = tracked(asked(tmp_path), tmp_path).logger["mlflow"]
     publish(asked(tmp_path), tmp_path, result_of(tmp_path, "interrupted"))
@@ -418,6 +467,37 @@ def test_the_command_registers_and_a_sweep_is_tracked(tmp_path: Path) -> None:
     process = lav("export", "sweep/best", "format=mlflow", "output=out", "mlflow.register=blobs", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert f"models:/blobs/1 in sqlite:///{tmp_path}/mlflow.db" in process.stdout
+
+
+@needs_mlflow
+@pytest.mark.slow
+def test_a_sweep_that_is_interrupted_is_killed_until_it_goes_on(tmp_path: Path) -> None:
+    write_folders(tmp_path / "photos", per_class=8)
+    words = ["model=timm", "model.architecture=test_vit3", "model.pretrained=false", "trainer.accelerator=cpu"]
+    words += [f"training.{name}={value}" for name, value in {**SHORT, "number_of_epochs": 8}.items()]
+    words += ["-m", "data.training=photos", "training.learning_rate=0.01,0.02", "logger=mlflow", "output_dir=sweep"]
+    command = [sys.executable, "-m", "lightning_automl_vision", *words]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 300
+    while not list((tmp_path / "sweep").glob("trial_*/metrics.jsonl")):
+        assert running.poll() is None, running.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=300)
+    assert running.returncode == Interrupted.exit_code, said
+    own = TrackedRun.of(tmp_path / "sweep")
+    assert own is not None
+
+    def states() -> set[str]:
+        return {run.info.status for run in own.client.search_runs([own.experiment_id])}
+
+    assert own.client.get_run(own.run_id).info.status == "KILLED"
+    assert "RUNNING" not in states()
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert own.client.get_run(own.run_id).info.status == "FINISHED"
+    assert "RUNNING" not in states()
 
 
 @needs_mlflow

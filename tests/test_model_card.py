@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import lav
 from pictures import write_folders
 
 from lightning_automl_vision import train
@@ -161,13 +162,7 @@ print([name for name in sys.modules if name.split(".")[0] in ("lightning", "albu
     assert float(said.split()[-1]) > 0.3
     assert modules == "[]"
     words = ["predict", ".", f"input={photo}", f"output={tmp_path / 'answers'}", "draw=true"]
-    process = subprocess.run(
-        [sys.executable, "-m", "lightning_automl_vision", *words],
-        capture_output=True,
-        text=True,
-        cwd=moved,
-        check=False,
-    )
+    process = lav(*words, cwd=moved)
     assert process.returncode == 0, process.stderr
     assert f"lav {words[0]} {words[1]} input=" in (moved / CARD).read_text()
     (row,) = [json.loads(line) for line in (tmp_path / "answers" / "predictions.jsonl").read_text().splitlines()]

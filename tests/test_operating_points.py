@@ -19,7 +19,7 @@ from lightning_automl_vision.arguments import rewrite
 from lightning_automl_vision.data.labelled import read_labelled
 from lightning_automl_vision.data.resizing import CenterCrop
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.examination import ObjectsExamination, examination_of
+from lightning_automl_vision.examination import ObjectsExamination, examination_of, metric_names
 from lightning_automl_vision.jobs import evaluate as evaluating
 from lightning_automl_vision.jobs import predict as predicting
 from lightning_automl_vision.metrics.calibration import (
@@ -34,7 +34,7 @@ from lightning_automl_vision.model_folder import ModelCard, inference_settings, 
 from lightning_automl_vision.operating_points import OperatingPoints, points_in
 from lightning_automl_vision.operating_rules import OperatingPointsConfig, Rule, rule_of
 from lightning_automl_vision.plugins import model_spec
-from lightning_automl_vision.predictor import load
+from lightning_automl_vision.predictor import load, open_model
 from lightning_automl_vision.samples import ScoredBoxes, ScoredLabels
 from lightning_automl_vision.settings import DataConfig
 from lightning_automl_vision.specs import TASKS
@@ -282,7 +282,10 @@ POINTS = {"thresholds": {"a": 0.5}, "rule": "max_f1", "kept_usual": {"b": "3 exa
     ("settings", "answer"),
     [
         ({"use_operating_points": 1}, "use_operating_points=1 must be true or false"),
-        ({"use_operating_points": True}, "there are no operating_points. Choose them with lav evaluate"),
+        (
+            {"use_operating_points": True},
+            r"there are no operating_points\. Say false, then choose some and switch them on: lav evaluate RUN",
+        ),
         ({"operating_points": [1]}, r"operating_points=\[1\] must be a JSON object"),
         ({"operating_points": {"treshold": {}}}, "no key 'treshold'.* Did you mean 'thresholds'"),
         ({"operating_points": {"temperature": 2}}, "no key 'temperature' for image_object_detection"),
@@ -364,6 +367,8 @@ def test_a_classifiers_points_are_kept_with_it_and_used_when_switched_on(tmp_pat
     photos = write_folders(tmp_path / "photos", per_class=10)
     (photos / "red" / "9.png").unlink()
     plain = evaluated(run, photos, tmp_path / "plain")
+    judged_by = TASKS["image_classification"].config(name="image_classification", primary_metric="accuracy")
+    assert metric_names(open_model(run), judged_by, calibrated=True) == set(plain["metrics"])
     before = predicted(run, photos, tmp_path / "before")
     points = {"rule": "recall>=0.5"}
     told = evaluated(run, photos, tmp_path / "chosen", operating_points=points)
@@ -437,6 +442,7 @@ def test_what_is_judged_through_the_predictor_is_judged_as_in_training(tmp_path:
     assert isinstance(examination, ObjectsExamination)
     assert examination.metrics() == pytest.approx(plain["metrics"], abs=1e-6)
     assert ("tiles_mean_average_precision" in plain["metrics"]) == tiles
+    assert metric_names(open_model(run), judged_by, calibrated=True) == set(plain["metrics"])
     assert [row["filename"] for row in examination.answers()] == [f"{number}.png" for number in range(6)]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+import urllib.request
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,12 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from pictures import write_folders
+from served import until_true
 
 from lightning_automl_vision.arguments import rewrite
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.config import CONFIG_DIR, register
+from lightning_automl_vision.predictor import load
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "pipeline" / "pipeline.py"
 
@@ -85,15 +90,44 @@ TINY = [
 ]
 
 
+def test_a_request_to_end_is_passed_on_to_the_step(pipeline: Any, tmp_path: Path) -> None:
+    """As a scheduler sends it, to this process alone: the step ends as it wants to, and nothing is left running."""
+    step = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(5)); print('at it', flush=True)"
+    program = f"""
+import sys
+sys.path.insert(0, {str(SCRIPT.parent)!r})
+import pipeline
+pipeline.LAV = (sys.executable, "-c", {f"{step}; time.sleep(60)"!r})
+pipeline.step("search", [])
+"""
+    running = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert running.stdout is not None
+    while running.stdout.readline() != b"at it\n":
+        assert running.poll() is None
+    running.terminate()
+    _, said = running.communicate(timeout=50)
+    assert (running.returncode, said) == (5, b"=== search ended with 5; nothing after it was done.\n")
+
+
+def asked_of(port: int, photo: Path) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/score", photo.read_bytes(), {"Content-Type": "image/png"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
 @pytest.mark.slow
-def test_from_images_to_an_export_and_never_past_the_gate(tmp_path: Path) -> None:
+def test_from_images_to_a_server_and_never_past_the_gate(tmp_path: Path) -> None:
     write_folders(tmp_path / "photos", per_class=8)
     write_folders(tmp_path / "held_out", per_class=3)
 
+    def command(require: str, serve: str) -> list[str]:
+        words = ["training=photos", "test=held_out", f"require={require}", "folder=work", f"serve={serve}", *TINY]
+        return [sys.executable, str(SCRIPT), *words]
+
     def run(require: str) -> subprocess.CompletedProcess[str]:
-        words = ["training=photos", "test=held_out", f"require={require}", "folder=work", "serve=no", *TINY]
-        command = [sys.executable, str(SCRIPT), *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return subprocess.run(command(require, "no"), cwd=tmp_path, capture_output=True, text=True, check=False)
 
     refused = run("log_loss<=0")
     assert refused.returncode == 7, refused.stderr
@@ -102,9 +136,26 @@ def test_from_images_to_an_export_and_never_past_the_gate(tmp_path: Path) -> Non
     passed = run("log_loss<=10")
     assert passed.returncode == 0, passed.stderr
     assert (tmp_path / "work" / "exported" / "model.onnx").exists()
-    again = run("log_loss<=10")
-    assert again.returncode == 0, again.stderr
     assert "=== export" in passed.stdout
-    assert "=== export" not in again.stdout
-    assert "=== look at the labels" not in again.stdout
-    assert "=== gate" in again.stdout
+
+    said = tmp_path / "said.txt"
+    with said.open("w") as file:
+        serving = subprocess.Popen(command("log_loss<=10", "serve.port=0"), cwd=tmp_path, stdout=file, stderr=file)
+    try:
+        until_true(lambda: "Ready." in said.read_text() or serving.poll() is not None, 600)
+        found = re.search(r"http://127\.0\.0\.1:(\d+): ", said.read_text())
+        assert found is not None, said.read_text()
+        photo = next((tmp_path / "held_out").rglob("*.png"))
+        (answer,) = asked_of(int(found[1]), photo)
+        assert answer["labels"] == ["blue", "green", "red"]
+        (expected,) = load(tmp_path / "work" / "exported").predict([photo])
+        assert answer["probs"] == pytest.approx(expected.scores.tolist(), abs=1e-6)
+    finally:
+        serving.terminate()
+        code = serving.wait(120)
+    assert code == 0, said.read_text()
+    told = said.read_text()
+    assert "=== gate" in told
+    assert "=== serve: lav serve work/exported serve.port=0" in told
+    assert "Asked to end; 0 requests are in flight." in told
+    assert not [step for step in ("=== export", "=== look at the labels") if step in told]

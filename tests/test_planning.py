@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import lav
 from pictures import write_folders
 
 from lightning_automl_vision.search.planning import Budget, Decision, Measured, chosen, fits_default
@@ -123,7 +122,6 @@ def test_the_plan_of_two_devices_says_that_one_process_was_measured(tmp_path: Pa
     words += ["model.pretrained=false", "training.training_crop_size=32", "training.validation_crop_size=32"]
     words += ["training.validation_resize_size=32", "training.training_batch_size=4", "trainer.accelerator=cpu"]
     words += ["trainer.devices=2", "training.number_of_workers=0", f"output_dir={tmp_path / 'plan'}"]
-    command = [sys.executable, "-m", "lightning_automl_vision", "plan", *words]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    said = lav("plan", *words, cwd=tmp_path).stdout
     assert "One of 2 processes was measured, with its share of the images" in said
     assert json.loads((tmp_path / "plan" / "plan.json").read_text())["measured"]["processes"] == 2

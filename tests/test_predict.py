@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from commands import lav
 
 from lightning_automl_vision.api import settings as composed
 from lightning_automl_vision.data.inputs import pictures_of
@@ -446,13 +445,7 @@ def test_pictures_of_too_many_pixels_are_refused_one_by_one(run, folder, tmp_pat
 def test_the_command_says_what_it_did(run, folder, tmp_path):
     (folder / "bad.png").write_text("no")
     command = ["predict", str(run), f"input={folder}", "output=out"]
-    process = subprocess.run(
-        [sys.executable, "-m", "lightning_automl_vision", *command],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
+    process = lav(*command, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("out/predictions.jsonl: 4 images in ")
     assert "most likely: " in process.stdout

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import lav
 from omegaconf import OmegaConf
 from pictures import write_folders, write_objects
 from safetensors.torch import load_file, save_file
@@ -133,8 +131,7 @@ def test_what_differs_is_told_with_its_epoch_and_an_exit_code(copied: Path, tmp_
     weights = load_file(copied / "model" / "weights.safetensors")
     name = next(name for name in sorted(weights) if name.endswith("weight"))
     save_file({**weights, name: weights[name] + 0.25}, copied / "model" / "weights.safetensors")
-    command = [sys.executable, "-m", "lightning_automl_vision", "reproduce", str(copied), "output_dir=again"]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ})
+    told = lav("reproduce", copied, "output_dir=again", cwd=tmp_path)
     assert told.returncode == ReproductionError.exit_code == 8, told.stderr
     assert "did not come out the same: from epoch 2 on, where log_loss was 0.5, is " in told.stderr
     assert "different by at most 0.25" in told.stdout

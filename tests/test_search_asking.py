@@ -9,10 +9,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from lightning_automl_vision.arguments import rewrite
 from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.run import SWEEP, RunFolder
-from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder
+from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder, remember_arguments
 from lightning_automl_vision.search.tickets import locked
 
 MODEL = ["model=resnet18", "data.training=photos"]
@@ -47,6 +48,49 @@ def test_arguments_without_a_seed_give_none(tmp_path: Path) -> None:
     """A single run leaves such a file where an experiment gave its seed."""
     (tmp_path / ARGUMENTS).write_text("model=resnet18\n")
     assert asked(RATES, f"output_dir={tmp_path}").settings.training.random_seed is not None
+
+
+@pytest.mark.parametrize(
+    ("node", "sampler", "seed"),
+    [
+        ({"name": "tpe", "seed": 3}, "bayesian", 3),
+        ({"name": "grid", "seed": None}, "grid", 5),
+        ("tpe", "bayesian", 5),
+        ({"seed": 3}, "random", 3),
+        ({"name": "cmaes", "seed": None}, {"_target_": "optuna.samplers.CmaEsSampler"}, 5),
+        (
+            {"_target_": "optuna.samplers.TPESampler", "seed": 3},
+            {"_target_": "optuna.samplers.TPESampler", "seed": 3},
+            3,
+        ),
+    ],
+)
+def test_hydras_sampler_and_its_seed_are_those_of_the_search(node: Any, sampler: Any, seed: int) -> None:
+    found = asked(RATES, "training.random_seed=5", n_trials=2, sampler=node)
+    assert (found.sampler, found.seed) == (sampler, seed)
+
+
+EXPERIMENT = "search.early_termination={type: truncation_selection, truncation_percentage: 20, delay_evaluation: 3}"
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [
+        (["{type: bandit, slack_factor: 0.2}"], {"type": "bandit", "slack_factor": 0.2}),
+        ([".type=bandit", ".slack_factor=0.2"], {"type": "bandit", "slack_factor": 0.2, "delay_evaluation": 3}),
+        ([".type=median_stopping"], {"type": "median_stopping", "delay_evaluation": 3}),
+        (
+            [".truncation_percentage=9"],
+            {"type": "truncation_selection", "truncation_percentage": 9, "delay_evaluation": 3},
+        ),
+        ([".type=bandit", ".slack=1"], {"type": "bandit", "slack": 1, "delay_evaluation": 3}),
+        (["._target_=optuna.pruners.NopPruner"], {"_target_": "optuna.pruners.NopPruner"}),
+    ],
+)
+def test_the_command_line_replaces_an_experiments_policy(given: list[str], policy: dict[str, Any]) -> None:
+    words = [f"search.early_termination{'' if text[0] == '.' else '='}{text}" for text in given]
+    arguments = rewrite(["x=1", *words])[1:]
+    assert asked(RATES, "+search=random", EXPERIMENT, *arguments, "limits.max_trials=2").policy == policy
 
 
 def test_a_number_of_trials_draws_them() -> None:
@@ -126,6 +170,25 @@ def test_a_run_and_a_sweep_have_folders_of_their_own(tmp_path: Path) -> None:
         RunFolder(tmp_path).check()
     with pytest.raises(ConfigError, match=r"resume=never: output_dir=.* holds a sweep"):
         check_folder(asked(RATES, f"output_dir={tmp_path}", "resume=never"))
+
+
+def test_a_sweep_goes_on_by_the_command_that_began_it_alone(tmp_path: Path) -> None:
+    where = f"output_dir={tmp_path}"
+    (tmp_path / SWEEP).touch()
+    remember_arguments(asked(RATES, where, "training.number_of_epochs=3", "data.training=photos"))
+    same = (RATES, where, "data.training=photos")
+    check_folder(asked(*same, "training.number_of_epochs=3", "limits.timeout_minutes=7", "limits.max_trials=2"))
+    check_folder(asked(*same, "training.number_of_epochs=3", "data.test=others", "training.number_of_workers=0"))
+    with pytest.raises(ConfigError, match=r"begun with training\.number_of_epochs=3, and cannot go on with .*=2"):
+        check_folder(asked(*same, "training.number_of_epochs=2"))
+    with pytest.raises(ConfigError, match=r"begun with data\.training=photos, and cannot go on with .*=others"):
+        check_folder(asked(RATES, where, "data.training=others", "training.number_of_epochs=3"))
+
+
+@pytest.mark.parametrize("values", ["interval(0.1, 1.89)", "range(0.5, 1.6, 0.5)"])
+def test_both_ends_of_a_range_are_tried_before_a_trial_is(values: str) -> None:
+    with pytest.raises(ConfigError, match=r"training\.learning_rate=1\.(89|5): must be in \[0, 1\]"):
+        asked(f"training.learning_rate={values}", "limits.max_trials=5")
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -58,6 +58,18 @@ def test_a_wrong_key_is_told_before_the_body_is_sent(server):
     assert server.raw(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n").startswith(b"HTTP/1.1 401 ")
 
 
+@pytest.mark.parametrize(("key", "status"), [(KEY, 413), ("wrong", 401)])
+def test_a_refusal_reaches_who_looks_for_it_when_all_is_sent(server, key, status):
+    """As most clients do; a connection that is closed at once would be an error of theirs, without a reason."""
+    for _ in range(3):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("POST", "/score", bytes(10_000_000), {"Authorization": f"Bearer {key}"})
+        response = connection.getresponse()
+        assert (response.status, list(json.loads(response.read()))) == (status, ["error"])
+        assert response.headers["Connection"] == "close"
+        connection.close()
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -50,11 +50,33 @@ def test_ten_thousand_pieces_of_nonsense_leave_the_memory_flat():
     """Over real connections, several at a time; memory counts from when everything was seen once."""
     with listening(predictor(DETECTION), keys=(KEY,)) as server:
         document = openapi_of(server.app)
+        good = asked_well(server.port)
         ask_all(server.port, document, 2000, seed=1)
         before = memory()
         ask_all(server.port, document, 10_000, seed=2)
         assert memory() < before + 25
-        assert server.service.gate.inside == 0
+        assert (server.service.gate.inside, server.service.bodies.held) == (0, 0)
+        assert asked_well(server.port) == good
+
+
+def test_nonsense_is_the_same_for_the_same_seed():
+    with listening(predictor(DETECTION)) as server:
+        document = openapi_of(server.app)
+    one, same, other = ([*malformed_requests(document, 140, seed=seed)] for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+
+
+def asked_well(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request("PUT", "/traffic", '{"default": 100}', {"Authorization": f"Bearer {KEY}"})
+    assert connection.getresponse().read()
+    connection.request("POST", "/score", picture(), {"Authorization": f"Bearer {KEY}"})
+    response = connection.getresponse()
+    assert response.status == 200
+    answer = response.read()
+    connection.close()
+    return answer
 
 
 def ask_all(port, document, count, seed, clients=4):

@@ -243,6 +243,30 @@ def test_more_requests_than_may_wait_are_sent_away(held):
         assert client.post("/score", content=picture()).status_code == 200
 
 
+def test_bodies_together_fill_no_more_memory_than_they_may():
+    with served(body_megabytes=0.1) as client:
+        bodies = client.service.bodies
+        others = bodies.share()
+        others.take(8 * 100_000 - 100)
+        refused = client.post("/score", content=picture())
+        assert error_of(refused, 503) == "Other requests fill the server's memory. Try again."
+        assert refused.headers["Retry-After"] == "1"
+        others.give_back()
+        for content, status in ((picture(), 200), (b"nothing", 400), (bytes(100_001), 413), (b"", 400)):
+            assert client.post("/score", content=content).status_code == status
+            until_true(lambda: bodies.held == 0)
+
+
+def test_a_model_that_leaves_pictures_out_fails_and_stops_no_other():
+    def forgetful(pictures):
+        return [] if pictures[0].any() else scores_of(pictures)
+
+    with served({"blue": predictor(network=forgetful), "green": predictor()}, traffic={"blue": 100}) as client:
+        for _ in range(2):
+            assert error_of(client.post("/score", content=picture()), 500).startswith("The model failed on the picture")
+        assert client.post("/score", content=picture(), headers={DEPLOYMENT: "green"}).status_code == 200
+
+
 def test_a_request_that_takes_too_long_is_told_so_and_counts_until_its_work_ends(held):
     with served(predictor(network=held), request_timeout_ms=300) as client, ThreadPoolExecutor(1) as threads:
         first = threads.submit(client.post, "/score", content=picture())

@@ -65,6 +65,49 @@ def test_a_dropped_picture_is_drawn_with_its_boxes(browser, file):
     assert browser.messages == []
 
 
+def test_a_long_name_does_not_cover_the_picture(browser, file):
+    with listening(predictor(DETECTION, labels=("dark", "a name without an end " * 6))) as server:
+        browser.open(server.url)
+        browser.choose_file("#file", file)
+        browser.until("document.getElementById('status').textContent.startsWith('1 object in ')")
+        tag, beside = (pixel(browser, x, 27 / 120) for x in (0.15, 0.7))
+        assert (tag != [0, 0, 0], beside) == (True, [0, 0, 0])
+        assert rows(browser)[0].startswith("a name without an end a name")
+
+
+def test_an_answer_without_numbers_is_shown(browser, file):
+    browser.messages.clear()
+
+    def network(pictures):
+        return [ScoredLabels(scores=np.full(2, np.nan, np.float32)) for _ in pictures]
+
+    with listening(predictor(CLASSIFICATION, network)) as server:
+        browser.open(server.url)
+        browser.choose_file("#file", file)
+        browser.until("document.getElementById('status').textContent.startsWith('None of the classes in ')")
+        assert rows(browser) == ["dark none", "bright none"]
+    assert browser.messages == []
+
+
+def test_a_narrow_window_has_all_of_it(browser, file):
+    models = {"a-deployment-with-quite-a-name-1": predictor(DETECTION), "b": predictor()}
+    browser.tell("Emulation.setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=True)
+    try:
+        with listening(models, traffic={"b": 0, "a-deployment-with-quite-a-name-1": 100}) as server:
+            browser.open(server.url)
+            browser.until("!document.getElementById('deployment-field').hidden")
+            browser.choose_file("#file", file)
+            browser.until("document.getElementById('status').textContent.startsWith('1 object in ')")
+            assert browser.run("document.documentElement.scrollWidth") <= 360
+            stage, side = (
+                browser.run(f"document.getElementById('{name}').getBoundingClientRect().toJSON()")
+                for name in ("stage", "side")
+            )
+            assert 0 < side["top"] - stage["bottom"] < 40
+    finally:
+        browser.tell("Emulation.clearDeviceMetricsOverride")
+
+
 def test_masks_are_filled(browser, file):
     with listening(predictor(SEGMENTATION)) as server:
         browser.open(server.url)

@@ -40,11 +40,11 @@ class Process:
                 env={**os.environ, **environment},
             )
         try:
-            until_true(lambda: "http://" in self.said or self.process.poll() is not None, 120)
+            until_true(lambda: "http://" in self.said or self.process.poll() is not None, 300)
             self.port = int(re.search(r"http://127.0.0.1:(\d+): ", self.said)[1])
-            until_true(lambda: self.get("/health/ready")[0] == 200, 120)
+            until_true(lambda: self.get("/health/ready")[0] == 200, 300)
         except BaseException:
-            self.process.kill()
+            self.kill()
             raise AssertionError(self.said) from None
 
     @property
@@ -67,6 +67,10 @@ class Process:
         self.process.send_signal(number)
         return self.process.wait(60)
 
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -82,8 +86,7 @@ def server(folder):
     deployments = "serve.deployments={blue: classifier, green: detector}"
     process = Process(folder, deployments, "serve.traffic={blue: 100}", "serve.auth_mode=key", LAV_SERVE_KEY=KEY)
     yield process
-    process.process.kill()
-    process.process.wait()
+    process.kill()
 
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -122,33 +125,86 @@ def test_the_command_line_says_where_and_nothing_secret(server):
     )
 
 
-def test_in_flight_requests_are_answered_before_the_process_ends_with_0(folder):
-    process = Process(folder, "detector", "serve.batch_size=1", "serve.request_timeout_ms=90000")
-    answers = []
+def test_traffic_and_keys_from_outside(server):
+    def change(traffic):
+        return server.ask("PUT", "/traffic", json.dumps(traffic), BEARER)
 
-    def ask():
-        answers.append(process.ask("POST", "/score", json.dumps(document(*[picture()] * 10))))
+    assert server.ask("POST", "/score", picture())[0] == 401
+    status, answer = change({"blue": 60, "green": 41})
+    assert (status, answer["error"][:24]) == (400, "Traffic stays as it is: ")
+    status, told = change({"blue": 60, "green": 20})
+    assert (status, [(one["name"], one["traffic"]) for one in told]) == (200, [("blue", 60), ("green", 20)])
+    answers = [server.ask("POST", "/score", picture(), BEARER) for _ in range(8)]
+    assert {status for status, _ in answers} == {200}
+    assert sum("boxes" in answer[0] for _, answer in answers) == 2
+    assert change({"blue": 100})[0] == 200
+    answers = [server.ask("POST", "/score", picture(), BEARER)[1] for _ in range(4)]
+    assert all("probs" in answer[0] for answer in answers)
 
-    asking = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in asking:
-        thread.start()
+
+class Asking:
+    """Requests of many pictures at the same time, each with its status and answer in the end."""
+
+    def __init__(self, process, requests, pictures=12):
+        body = json.dumps(document(*[picture()] * pictures))
+        self.answers = []
+        self._threads = [threading.Thread(target=self._ask, args=(process, body)) for _ in range(requests)]
+        for thread in self._threads:
+            thread.start()
+        until_true(lambda: f"lav_requests_in_flight {requests}.0" in metrics(process) or self.answers)
+
+    def _ask(self, process, body):
+        self.answers.append(process.ask("POST", "/score", body))
+
+    def ended(self):
+        for thread in self._threads:
+            thread.join(60)
+        return self.answers
+
+
+def metrics(process):
     connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=60)
-
-    def in_flight():
-        connection.request("GET", "/metrics")
-        return b"lav_requests_in_flight 3.0" in connection.getresponse().read()
-
     try:
-        until_true(in_flight)
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
     finally:
-        assert process.end() == 0
         connection.close()
-    for thread in asking:
-        thread.join(60)
-    assert [status for status, _ in answers] == [200] * 3
-    assert all(len(boxes) == 10 for _, boxes in answers)
+
+
+def test_in_flight_requests_are_answered_and_nothing_new_before_the_process_ends_with_0(folder):
+    process = Process(folder, "detector", "serve.batch_size=1", "serve.request_timeout_ms=90000")
+    try:
+        asking = Asking(process, requests=3)
+        process.process.send_signal(signal.SIGTERM)
+        until_true(lambda: process.get("/health/ready")[0] == 503)
+        refused = process.ask("POST", "/score", picture())
+        assert process.process.wait(60) == 0
+    finally:
+        process.kill()
+    assert refused == (503, {"error": "The server is ending. Ask another."})
+    assert [status for status, _ in asking.ended()] == [200] * 3
+    assert all(len(boxes) == 12 for _, boxes in asking.answers)
     assert "Asked to end; 3 requests are in flight." in process.said
     assert "Traceback" not in process.said
+
+
+def test_what_is_too_much_or_takes_too_long_is_told_and_the_server_goes_on(folder):
+    limits = ["serve.concurrency=1", "serve.queue_size=1", "serve.request_timeout_ms=500"]
+    process = Process(folder, "detector", *limits)
+    try:
+        asking = Asking(process, requests=2, pictures=64)
+        assert process.ask("POST", "/score", picture()) == (
+            429,
+            {"error": "Too many requests wait already. Try again."},
+        )
+        late = (504, {"error": "The request took longer than it may."})
+        assert late in asking.ended()
+        until_true(lambda: "lav_requests_in_flight 0.0" in metrics(process))
+        until_true(lambda: process.ask("POST", "/score", picture())[0] == 200)
+        assert 'lav_requests_total{code="429",deployment="default"} 1.0' in metrics(process)
+        assert process.end() == 0
+    finally:
+        process.kill()
 
 
 def lav(*arguments, cwd, **environment):

@@ -19,8 +19,9 @@ from lightning_automl_vision.errors import StorageError
 from lightning_automl_vision.search.leaderboard import Leaderboard
 from lightning_automl_vision.search.policies import policy_of
 from lightning_automl_vision.search.samplers import sampler_of
+from lightning_automl_vision.search.slots import FOLDER, HASH, SECONDS, USED, Limits, threads_for
 from lightning_automl_vision.search.spaces import Spaces, spaces_of
-from lightning_automl_vision.search.sweep import FOLDER, HASH, SECONDS, USED, Limits, Sweep, threads_for
+from lightning_automl_vision.search.sweep import Sweep
 from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets, open_study
 
 RATES = {"training.learning_rate": {"type": "uniform", "min_value": 0.1, "max_value": 0.2}}
@@ -171,6 +172,15 @@ def test_a_policy_ends_what_is_not_worth_going_on_with(tmp_path: Path, monkeypat
     asked.run()
     assert states(asked) == ["COMPLETE", "PRUNED"]
     assert "the best of all" in reasons(asked)[1]
+
+
+def test_no_policy_ends_the_default_that_others_have_to_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_EPOCH", "0.4")
+    policy = {"_target_": "optuna.pruners.ThresholdPruner", "lower": 0.9}
+    spaces = {"a": {"training.learning_rate": "0.01,0.02"}}
+    asked = sweep(tmp_path, spaces, grid=True, policy=policy, with_default=True, draws_default=True)
+    asked.run()
+    assert states(asked) == ["COMPLETE", "PRUNED"]
 
 
 def test_a_freed_slot_is_filled_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,12 @@
 """A whole run from the outside: what it prints, what it leaves, what it refuses."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import yaml
+from commands import lav as lav_command
 from pictures import COLOURS, write_folders, write_multilabel, write_objects, write_picture
 
 import lightning_automl_vision as lav
@@ -27,12 +25,6 @@ TINY = (
     "training.random_seed=3",
     "trainer.accelerator=cpu",
 )
-
-
-def lav_command(*arguments, cwd, **environment):
-    command = [sys.executable, "-m", "lightning_automl_vision", *arguments]
-    environment = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
 @pytest.fixture(scope="module")

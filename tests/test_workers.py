@@ -27,9 +27,10 @@ from lightning_automl_vision.search.asking import Asked, asked_for
 from lightning_automl_vision.search.leases import Leases
 from lightning_automl_vision.search.policies import policy_of
 from lightning_automl_vision.search.samplers import sampler_of
+from lightning_automl_vision.search.slots import FOLDER, Limits
 from lightning_automl_vision.search.spaces import spaces_of
 from lightning_automl_vision.search.storages import Journal, Patience, Place, place_of, remember
-from lightning_automl_vision.search.sweep import ENDED, FOLDER, Limits, Sweep
+from lightning_automl_vision.search.sweep import ENDED, Sweep
 from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets, join_study, open_study
 from lightning_automl_vision.search.work import Work
 from lightning_automl_vision.search.workers import Crew, Launch

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,10 +91,24 @@ def run(pipeline: Pipeline) -> None:
 def step(name: str, arguments: Sequence[str]) -> None:
     """Leaves with the exit code of a step that failed."""
     print(f"\n=== {name}: lav {' '.join(arguments)}", flush=True)
-    code = subprocess.run([*LAV, *arguments], check=False).returncode
+    running = subprocess.Popen([*LAV, *arguments])
+    with ended_by(running):
+        code = running.wait()
     if code:
         print(f"=== {name} ended with {code}; nothing after it was done.", file=sys.stderr)
         sys.exit(code if code > 0 else 1)
+
+
+@contextmanager
+def ended_by(running: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Whoever asks this process to end asks the step, which knows what is to be kept; Ctrl-C has reached it already."""
+    passed_on = {signal.SIGTERM: lambda *_: running.terminate(), signal.SIGINT: lambda *_: None}
+    before = {number: signal.signal(number, answer) for number, answer in passed_on.items()}
+    try:
+        yield
+    finally:
+        for number, answer in before.items():
+            signal.signal(number, answer)
 
 
 def digest(folder: Path) -> str:

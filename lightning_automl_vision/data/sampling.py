@@ -93,7 +93,7 @@ class EpochSampler:
         seen: Counter[int] = Counter()
         epoch, order = self._epoch, self._order(np.random.default_rng((self._seed, self._epoch)))
         repeats = self._groups is not None or count > len(order)
-        for index in map(int, chain(order, order[: count - len(order)])):
+        for index in map(int, np.resize(order, count)):
             yield Draw(epoch, index, seen[index])
             if repeats:
                 seen[index] += 1

@@ -14,7 +14,6 @@ from lightning_automl_vision.run import finite
 if TYPE_CHECKING:
     from lightning_automl_vision.predictor import Predictor
 
-_BATCH_OF_CLASSIFIERS = 16
 Answer = dict[str, Any]
 
 
@@ -23,10 +22,9 @@ def documented(
 ) -> Iterator[Answer | DataError]:
     """The answer for each path, URL or encoded bytes, in order, or why it cannot be used.
 
-    The model sees ``batch_size`` pictures at once, by default 16 of a classifier's, else 1.
+    The model sees ``batch_size`` pictures at once.
     """
     most_points = polygon_points(predictor.card)
-    usual = _BATCH_OF_CLASSIFIERS if predictor.card.task.startswith("image_classification") else 1
     unnamed = [Picture("", picture, "") for picture in pictures]
-    for _, answer in answers(predictor, unnamed, batch_size or usual):
+    for _, answer in answers(predictor, unnamed, batch_size or predictor.card.usual_batch_size):
         yield answer if isinstance(answer, DataError) else finite(prediction_dict(answer, most_points))

@@ -5,19 +5,20 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from importlib.metadata import entry_points, requires
 
 import yaml
 
+from lightning_automl_vision.installed import version_of
 from lightning_automl_vision.plugins import GROUP, models_by_plugin
 
 PACKAGE = "lightning-automl-vision"
 
 
 def pinned_packages(model: str, extra: Sequence[str] = ()) -> list[str]:
-    """``name==version`` of this package, of all it needs, of the plugin that offers the model, and of those named."""
+    """``name==version`` of this package, of what it needs and has, of the model's plugin, and of those named."""
     names = dict.fromkeys((PACKAGE, *_plugin_of(model), *_needed(), *extra))
-    return [f"{name}=={_public(version(name))}" for name in names]
+    return [f"{name}=={_public(found)}" for name in names if (found := version_of(name))]
 
 
 def requirements_text(packages: Sequence[str]) -> str:
@@ -38,15 +39,8 @@ def _needed() -> Iterator[str]:
     """What is always installed with this package."""
     for requirement in requires(PACKAGE) or ():
         name = re.match(r"[\w.-]+", requirement)
-        if name is not None and "extra ==" not in requirement and is_installed(name[0]):
+        if name is not None and "extra ==" not in requirement:
             yield name[0]
-
-
-def is_installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:  # needed elsewhere, on another system
-        return False
 
 
 def _plugin_of(model: str) -> Iterator[str]:

@@ -36,7 +36,8 @@ def chart_of(choice: Choice) -> Pixels:
     _write(canvas, 24, 34, f"Operating points for {choice.rule}", TEXT, size=_HEADING)
     others = len(choice.kept_usual)
     kept = f"; {others} keep{'s' if others == 1 else ''} the usual threshold" if others else ""
-    _write(canvas, 24, 68, f"{choice.images} images, {len(choice.chosen)} classes with a threshold{kept}", _FAINT)
+    number = f"{len(rows)} class{'' if len(rows) == 1 else 'es'} with a threshold" if rows else "no class has one"
+    _write(canvas, 24, 68, f"{choice.images} images; {number}{kept}", _FAINT)
     _draw_reliability(canvas, choice)
     _draw_classes(canvas, rows)
     return np.asarray(picture.resize((_WIDTH, height), Image.Resampling.BOX))
@@ -60,7 +61,8 @@ def _draw_reliability(canvas: ImageDraw.ImageDraw, choice: Choice) -> None:
         shown.append((calibrated.after, _AFTER, "calibrated"))
     for number, (curve, colour, name) in enumerate(shown):
         _draw_curve(canvas, curve, colour)
-        _key(canvas, number, colour, f"{name}: error {curve.error:.3f}")
+        error = f"error {curve.error:.3f}" if np.isfinite(curve.error) else "nothing was scored"
+        _key(canvas, number, colour, f"{name}: {error}")
 
 
 def _draw_curve(canvas: ImageDraw.ImageDraw, curve: Reliability, colour: Colour) -> None:

@@ -23,7 +23,7 @@ def agreement(first: Any, second: Any, *, threshold: float, most: int | None = N
     ``threshold`` is what objects must exceed, ``most`` how many are answered at most.
     """
     if isinstance(first, ScoredLabels):
-        return float(1 - np.abs(first.scores - second.scores).max())
+        return float(1 - np.nan_to_num(np.abs(first.scores - second.scores), nan=1.0).max())
     pairs = paired(first, second)
     together = [_weight(first, second, one, other) for one, other in pairs]
     parted = sum(weight * (1 - _sameness(first, second, *pair)) for weight, pair in zip(together, pairs, strict=True))

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from lightning_automl_vision.delivery.companions import write_companions
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.export.formats import Options, format_named
 from lightning_automl_vision.model_folder import LABELS, MODEL, SETTINGS
+from lightning_automl_vision.process import requests_to_end
 from lightning_automl_vision.result import versions
 from lightning_automl_vision.run import write_json
 from lightning_automl_vision.storage import writing
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from lightning_automl_vision.predictor import OpenedModel
 
 PARITY = "parity.json"
-FAILED = ".failed"
 
 
 def write_folder(opened: OpenedModel, format: str, options: Options, folder: Path) -> None:
@@ -38,24 +38,40 @@ def write_folder(opened: OpenedModel, format: str, options: Options, folder: Pat
 
 
 def check_free(output: str) -> None:
-    """Refuse a folder in which there is something."""
-    path = Path(output)
+    """Refuse a folder in which there is something, and one beside which nothing that fails could be kept."""
+    path, aside = Path(output), aside_of(Path(output))
     if path.exists() and not path.is_dir():
         raise ConfigError(f"output={output} is a file. Name a folder.")
     if path.is_dir() and any(path.iterdir()):
         raise ConfigError(f"output={output} is not empty. Name another folder.")
+    if aside.exists() and not (aside / PARITY).is_file():
+        raise ConfigError(f"output={output}: an export that fails is kept in {aside}, which is not free. Move it.")
+
+
+def aside_of(output: Path) -> Path:
+    """Where an export is kept that is not good enough."""
+    return output.with_name(f"{output.name}.failed")
 
 
 @contextmanager
 def beside(output: Path) -> Iterator[Path]:
-    """A folder to work in, on the output's disk, which vanishes at the end."""
+    """A folder to work in, on the output's disk, which vanishes at the end, however that comes."""
     place = output.absolute().with_name(f".{os.getpid()}.{output.name}")
+    missing = [folder for folder in place.parents if not folder.exists()]
     try:
-        with writing(output):
+        with requests_to_end(_interrupt), writing(output, "output"):
             place.mkdir(parents=True)
             yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        for folder in missing:
+            with suppress(OSError):  # there is something in it: the output
+                folder.rmdir()
+
+
+def _interrupt(*_: object) -> None:
+    """What exporters that catch every error let through."""
+    raise KeyboardInterrupt
 
 
 def keep(folder: Path, output: Path) -> None:
@@ -65,15 +81,7 @@ def keep(folder: Path, output: Path) -> None:
     folder.rename(output)
 
 
-def keep_failed(folder: Path, output: Path) -> Path:
+def keep_failed(folder: Path, aside: Path) -> None:
     """What was not good enough, to be looked at, in the place of what failed before."""
-    place = output.with_name(f"{output.name}{FAILED}")
-    shutil.rmtree(place, ignore_errors=True)
-    folder.rename(place)
-    return place
-
-
-def bytes_of(folder: Path) -> int:
-    """Of the network's files."""
-    facts = json.loads((folder / MODEL).read_text(encoding="utf-8"))["exported"]
-    return sum((folder / name).stat().st_size for name in facts["files"])
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)

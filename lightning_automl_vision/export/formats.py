@@ -25,7 +25,8 @@ FORMATS = ("onnx", "openvino", "torchscript", "torch_export")
 class Options:
     """What of an export may be chosen; ``nms`` is None where the model decides, or has none.
 
-    ``calibration`` are prepared pictures of the kind that the network will be asked about, for ``quantise``.
+    ``calibration`` are prepared pictures of the kind that the network will be asked about, for ``quantise``, from the
+    images that ``calibrated_on`` names.
     """
 
     normalise: str = "inside"
@@ -33,6 +34,7 @@ class Options:
     quantise: str | None = None
     nms: str | None = None
     calibration: Sequence[Pixels] = ()
+    calibrated_on: tuple[str, ...] = ()
 
     @property
     def normalising(self) -> bool:
@@ -74,10 +76,13 @@ def format_named(name: str) -> Format:
 def check_packages(name: str, *, writing: bool) -> None:
     """ConfigError where what the format needs is not installed."""
     module = format_named(name)
-    needed = module.TO_WRITE if writing else module.TO_ASK
-    missing = [package for package in needed if find_spec(package) is None]
+    check_installed(name, module.TO_WRITE if writing else module.TO_ASK, module.EXTRA)
+
+
+def check_installed(name: str, packages: Sequence[str], extra: str | None) -> None:
+    missing = [package for package in packages if find_spec(package) is None]
     if missing:
         raise ConfigError(
-            f"The format {name} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed."
-            f" Install it with pip install 'lightning-automl-vision[{module.EXTRA}]'."
+            f"format={name}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed."
+            f" Install what it needs: pip install 'lightning-automl-vision[{extra}]'."
         )

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from lightning_automl_vision.delivery.companions import CONDA, REQUIREMENTS, SCORE
-from lightning_automl_vision.delivery.environment import is_installed, pinned_packages
+from lightning_automl_vision.delivery.environment import pinned_packages
 from lightning_automl_vision.export.formats import format_named
+from lightning_automl_vision.installed import version_of
 from lightning_automl_vision.model_folder import read_card
 from lightning_automl_vision.run import write
 
@@ -27,11 +28,8 @@ PACKAGES = ("mlflow", "pandas")
 EXTRA = "mlflow"
 CODE, DESCRIPTION, FOLDER = "model.py", "MLmodel", "mlflow-model"
 _SOURCE = "model_of_mlflow.py"
-_BATCH_OF_CLASSIFIERS = 16
 # What MLflow's own environment takes the place of, and what is asked through a mini batch of files.
 _LEFT_OUT = (SCORE, REQUIREMENTS, CONDA)
-
-
 # MLflow's bars, and that it takes files of another tool from the current folder.
 _SWITCHED_OFF = ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "MLFLOW_UV_AUTO_DETECT")
 
@@ -67,7 +65,6 @@ def signature_of(card: ModelCard) -> ModelSignature:
     from mlflow.types.schema import Array, Object, Property
 
     number, text = DataType.double, DataType.string
-    usual = _BATCH_OF_CLASSIFIERS if card.task.startswith("image_classification") else 1
     if card.task.startswith("image_classification"):
         outputs = [ColSpec(Array(number), "probs"), ColSpec(Array(text), "labels")]
     else:
@@ -79,7 +76,7 @@ def signature_of(card: ModelCard) -> ModelSignature:
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image")]),
         outputs=Schema(outputs),
-        params=ParamSchema([ParamSpec("batch_size", DataType.long, default=usual)]),
+        params=ParamSchema([ParamSpec("batch_size", DataType.long, default=card.usual_batch_size)]),
     )
 
 
@@ -89,7 +86,7 @@ def _runtime_of(card: ModelCard) -> tuple[str, ...]:
 
 def _mlflow_package() -> str:
     """The package that brings MLflow here: the whole of it, or what does without a server's needs."""
-    return next((name for name in ("mlflow", "mlflow-skinny") if is_installed(name)), "mlflow")
+    return next((name for name in ("mlflow", "mlflow-skinny") if version_of(name)), "mlflow")
 
 
 def _forget_origin(file: Path) -> None:

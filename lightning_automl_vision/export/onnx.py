@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.export.formats import Options
+from lightning_automl_vision.export.half_weights import halve_weights
 from lightning_automl_vision.export.runtime import Arrays, Run, answers_of, normalised, threads
-from lightning_automl_vision.export.writing import axes_of, example_side, facts_of, graph_of, unheard
+from lightning_automl_vision.export.writing import axes_of, example_side, exporter, facts_of, graph_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,11 +31,13 @@ _ERRORS_ALONE = 3
 
 def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, Any]:
     """``model.onnx``; the inputs beside the pictures need not be given."""
+    import onnx
+
     graph = graph_of(opened, options)
     any_size = write_graph(graph, folder / FILE, opened, options)
     if graph.more:
         _give_defaults(folder / FILE, graph)
-    _check(folder / FILE)
+    onnx.checker.check_model(str(folder / FILE))
     return facts_of(graph, opened, options, "onnx", [FILE], any_size=any_size)
 
 
@@ -43,19 +46,15 @@ def write_graph(graph: Graph, file: Path, opened: OpenedModel, options: Options)
     import onnx
 
     example = graph.example(example_side(opened), normalising=options.normalising)
-    model = (
-        _traced(graph, example, options)
-        if graph.branching or graph.multiple > 1
-        else _exported(graph, example, options)
-    )
-    _name_axes(model, graph)
-    onnx.save(model, str(file))
-    if options.quantise is not None:
-        _quantise(graph, file, opened, options)
-    if options.precision == 16:
-        from lightning_automl_vision.export.half_weights import halve_weights
-
-        halve_weights(file)
+    export = _traced if graph.branching or graph.multiple > 1 else _exported
+    with exporter("onnx", opened.card.name):
+        model = export(graph, example, options)
+        _name_axes(model, graph)
+        onnx.save(model, str(file))
+        if options.quantise is not None:
+            _quantise(graph, file, opened, options)
+        if options.precision == 16:
+            halve_weights(file)
     return all(dimension.dim_param for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:])
 
 
@@ -78,17 +77,16 @@ def _exported(graph: Graph, example: Sequence[Any], options: Options) -> ModelPr
 
     module = graph.module_with(normalising=options.normalising)
     free = {axis: torch.export.Dim.AUTO for axis in graph.axes}
-    with unheard():
-        program = torch.onnx.export(
-            module,
-            tuple(example),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            dynamic_shapes=(free, *({} for _ in graph.more)),
-            verbose=False,
-        )
+    program = torch.onnx.export(
+        module,
+        tuple(example),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(graph.inputs),
+        output_names=list(graph.outputs),
+        dynamic_shapes=(free, *({} for _ in graph.more)),
+        verbose=False,
+    )
     assert program is not None
     return program.model_proto
 
@@ -103,7 +101,7 @@ def _traced(graph: Graph, example: Sequence[Any], options: Options) -> ModelProt
 
     content: Any = io.BytesIO()  # which it takes, whatever its types say
     module = graph.module_with(normalising=options.normalising)
-    with unheard(), torch.no_grad():
+    with torch.no_grad():
         torch.onnx.export(
             module,
             tuple(example),
@@ -140,12 +138,6 @@ def _give_defaults(file: Path, graph: Graph) -> None:
     for name, value in graph.more.items():
         model.graph.initializer.append(numpy_helper.from_array(value.numpy(), name))
     onnx.save(model, str(file))
-
-
-def _check(file: Path) -> None:
-    import onnx
-
-    onnx.checker.check_model(str(file))
 
 
 def opened(folder: Path, facts: Mapping[str, Any]) -> Run:

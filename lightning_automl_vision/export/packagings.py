@@ -10,7 +10,7 @@ from lightning_automl_vision.keys import key
 
 MLFLOW, TRITON = "mlflow", "triton"
 PACKAGINGS = (MLFLOW, TRITON)
-_OF_MLFLOW = ("job", "job.format", "job.output", "checkpoint", "quiet", "task")
+_OF_A_COPY = ("job", "job.format", "job.output", "checkpoint", "quiet", "task")
 
 
 @dataclass
@@ -30,10 +30,15 @@ class TritonConfig:
     name: str | None = key(None, "The model's name in the repository; by default that of the network.")
 
 
-def check_keys(format: str, names: Sequence[str]) -> None:
-    """Refuse what the format has no use for, of the ``names`` of all keys that were given."""
+def check_keys(format: str, names: Sequence[str], *, copied: bool = False) -> None:
+    """Refuse what the format has no use for, of the ``names`` of all keys that were given.
+
+    Where the model folder is ``copied`` as it is, nothing about the writing of a network is of any use.
+    """
     for name in names:
-        of = name.removeprefix("job.").partition(".")[0]
-        is_foreign = of in PACKAGINGS and of != format
-        if is_foreign or (format == MLFLOW and not name.startswith("job.mlflow.") and name not in _OF_MLFLOW):
-            raise ConfigError(f"{name.removeprefix('job.')}: format={format} has no use for it. Leave it out.")
+        known = name.removeprefix("job.")
+        group = known.partition(".")[0]
+        if group in PACKAGINGS and group != format:
+            raise ConfigError(f"{known}: format={format} has no use for it. Leave it out.")
+        if copied and group != format and name not in _OF_A_COPY:
+            raise ConfigError(f"{known}: format={format} has no use for it, it copies the model folder. Leave it out.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.export.folder import beside, check_free, keep
+from lightning_automl_vision.export.folder import aside_of, beside, check_free, keep
+from lightning_automl_vision.export.formats import check_installed, check_packages
 from lightning_automl_vision.export.packagings import MlflowConfig, TritonConfig
 
 if TYPE_CHECKING:
@@ -24,10 +23,7 @@ def pack_for_mlflow(card: ModelCard, found: Path, output: Path, config: MlflowCo
     check_free(str(output))
     if config.tracking_uri is not None and config.register is None:
         raise ConfigError(f"mlflow.tracking_uri={config.tracking_uri}: nothing goes there. Add mlflow.register=NAME.")
-    if missing := [package for package in PACKAGES if find_spec(package) is None]:
-        raise ConfigError(
-            f"format=mlflow: {missing[0]} is not installed. Install it: pip install 'lightning-automl-vision[{EXTRA}]'."
-        )
+    check_installed("mlflow", PACKAGES, EXTRA)
     with beside(output) as place:
         write_mlflow(found, place / "model")
         keep(place / "model", output)
@@ -39,25 +35,21 @@ def pack_for_mlflow(card: ModelCard, found: Path, output: Path, config: MlflowCo
 
 
 def pack_for_triton(
-    card: ModelCard, found: Path, output: Path, config: TritonConfig, export_onnx: Callable[[Path], object]
+    card: ModelCard, found: Path, output: Path, config: TritonConfig, export_onnx: Callable[[Path, Path], object]
 ) -> str:
-    """``export_onnx`` writes the folder of the network, unless the model was exported so already."""
+    """``export_onnx`` writes the folder of the network, unless the model was exported so already, or another aside."""
     from lightning_automl_vision.export.triton import check_name, write_triton
 
     check_free(str(output))
     name = config.name or card.name
     check_name(name)
-    exported = found
-    if card.exported is None:
-        exported = output.with_name(f"{output.name}.onnx")
-        export_onnx(exported)
-    elif card.exported["format"] != "onnx":
+    if card.exported is not None and card.exported["format"] != "onnx":
         raise ConfigError(f"format=triton: {found} was exported as {card.exported['format']}. Name the run's folder.")
-    try:
-        with beside(output) as place:
-            write_triton(exported, place / "repository", name)
-            keep(place / "repository", output)
-    finally:
-        if exported != found:
-            shutil.rmtree(exported, ignore_errors=True)
+    check_packages("onnx", writing=card.exported is None)
+    with beside(output) as place:
+        exported = found if card.exported is not None else place / "onnx"
+        if card.exported is None:
+            export_onnx(exported, aside_of(output))
+        write_triton(exported, place / "repository", name)
+        keep(place / "repository", output)
     return f"{output}: a repository with {name}; `tritonserver --model-repository={output}` serves it."

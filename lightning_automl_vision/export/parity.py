@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from lightning_automl_vision.data.images import Sized
+from lightning_automl_vision.errors import RequirementError, VisionError
 from lightning_automl_vision.examination import LabelsExamination, ObjectsExamination, examination_of
 from lightning_automl_vision.export.agreement import agreement
 from lightning_automl_vision.export.pictures import Pictures
 from lightning_automl_vision.model_folder import ModelCard, parameter
 from lightning_automl_vision.predictor import Predictor
-from lightning_automl_vision.task_settings import TaskConfig
 
 _WORST = 5
 
@@ -25,22 +26,35 @@ class Side:
     """One of the two: what it said of each picture, and the seconds each took, the reading left out."""
 
     predictor: Predictor
+    exported: bool
     said: list[Any] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def ask(self, place: str) -> None:
         picture = self.predictor.picture(place)
         if not self.said:
-            self.predictor.answer([picture])  # the first answer takes as long as getting ready does
+            self._answer(picture, place)  # the first answer takes as long as getting ready does
         started = time.perf_counter()
-        self.said.extend(self.predictor.answer([picture]))
+        self.said.extend(self._answer(picture, place))
         self.seconds.append(time.perf_counter() - started)
 
-    def metrics(self, pictures: Pictures, judged_by: TaskConfig) -> Mapping[str, float]:
+    def _answer(self, picture: Sized, place: str) -> list[Any]:
+        """RequirementError where the export has no answer at all: a runtime's errors are its own."""
+        try:
+            return self.predictor.answer([picture])
+        except Exception as error:
+            if isinstance(error, VisionError) or not self.exported:
+                raise
+            raise RequirementError(
+                f"The exported network cannot be asked about {place}: {' '.join(str(error).split())[:300]}."
+                " Choose another format."
+            ) from error
+
+    def metrics(self, pictures: Pictures) -> Mapping[str, float]:
         """As an evaluation has them; nothing without labels."""
         if pictures.labelled is None:
             return {}
-        examined = examination_of(self.predictor, pictures.labelled, judged_by)
+        examined = examination_of(self.predictor, pictures.labelled, pictures.judged_by)
         if isinstance(examined, LabelsExamination):
             examined.said.extend(self.said)
         elif isinstance(examined, ObjectsExamination):
@@ -95,16 +109,16 @@ class Parity:
         }
 
 
-def compare(reference: Predictor, exported: Predictor, pictures: Pictures, judged_by: TaskConfig) -> Parity:
+def compare(reference: Predictor, exported: Predictor, pictures: Pictures) -> Parity:
     """Picture by picture and in turn, so that what else the machine does concerns both."""
-    sides = Side(predictor=reference), Side(predictor=exported)
+    sides = Side(predictor=reference, exported=False), Side(predictor=exported, exported=True)
     for number, place in enumerate(pictures.places):
         for side in sides if number % 2 else reversed(sides):
             side.ask(place)
     limits = limits_of(reference.card)
     same = [agreement(one, other, **limits) for one, other in zip(sides[0].said, sides[1].said, strict=True)]
-    name = judged_by.primary_metric
-    values = [side.metrics(pictures, judged_by).get(name) for side in sides]
+    name = pictures.judged_by.primary_metric
+    values = [side.metrics(pictures).get(name) for side in sides]
     known = [value for value in values if value is not None and np.isfinite(value)]
     return Parity(
         pictures=pictures,

@@ -20,7 +20,10 @@ _SAME = 0.999
 
 
 def stage_of(reference: Predictor, exported: Predictor, graph: Run, image: str) -> str:
-    """The first stage at which this picture is treated differently; ``graph`` is what torch makes of the network."""
+    """The first stage at which this picture is treated differently; ``graph`` is what torch makes of the network.
+
+    A suppression of boxes that is part of the exported network belongs to the network.
+    """
     before, after = (shown_of(predictor, image) for predictor in (reference, exported))
     if len(before) != len(after) or not all(map(np.array_equal, before, after)):
         return RESIZE

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.export.formats import Options
 from lightning_automl_vision.export.runtime import Arrays, Run
-from lightning_automl_vision.export.writing import example_side, facts_of, graph_of, unheard
+from lightning_automl_vision.export.writing import (
+    example_side,
+    exporter,
+    facts_of,
+    graph_of,
+    unheard,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from lightning_automl_vision.export.graph import Graph
@@ -34,9 +42,9 @@ def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, A
         )
     example = graph.example(example_side(opened), normalising=options.normalising)
     module = graph.module_with(normalising=options.normalising)
-    with unheard(), torch.no_grad():
+    with exporter("torch_export", opened.card.name), torch.no_grad():
         program = torch.export.export(module, example, dynamic_shapes=(_shapes(graph), *({} for _ in graph.more)))
-        torch.export.save(program, str(folder / FILE))
+        write_whole(folder / FILE, partial(torch.export.save, program))
     sides = next(node for node in program.graph.nodes if node.name == "images").meta["val"].shape[2:]
     any_size = not any(isinstance(side, int) for side in sides)
     return facts_of(graph, opened, options, "torch_export", [FILE], any_size=any_size)

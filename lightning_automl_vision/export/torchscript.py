@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.export.formats import Options
 from lightning_automl_vision.export.runtime import Run
-from lightning_automl_vision.export.writing import example_side, facts_of, graph_of, unheard
+from lightning_automl_vision.export.writing import example_side, exporter, facts_of, graph_of, unheard, write_whole
 
 if TYPE_CHECKING:
     from lightning_automl_vision.predictor import OpenedModel
@@ -27,10 +28,10 @@ def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, A
     trace: Any = torch.jit.trace  # which has no types, as load has none
     graph = graph_of(opened, options)
     module = graph.module_with(normalising=options.normalising)
-    with unheard(), torch.no_grad():
+    with exporter("torchscript", opened.card.name), torch.no_grad():
         example = graph.example(example_side(opened), normalising=options.normalising)
         traced = torch.jit.freeze(trace(module, example, check_trace=False))
-        torch.jit.save(traced, str(folder / FILE))
+        write_whole(folder / FILE, partial(torch.jit.save, traced))
     return facts_of(graph, opened, options, "torchscript", [FILE])
 
 

@@ -17,7 +17,6 @@ from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.model_folder import read_card
 from lightning_automl_vision.run import write
 
-EXTRA = "export"
 ONNX, CONFIG, LABELS, VERSION = "model.onnx", "config.pbtxt", "labels.txt", "1"
 _MOST_PICTURES = 16
 _DELAY = 5000  # microseconds that a batch waits for pictures that are on their way

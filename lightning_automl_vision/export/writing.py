@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from lightning_automl_vision.errors import ConfigError, VisionError
+from lightning_automl_vision.storage import storage_fault
 
 if TYPE_CHECKING:
     from lightning_automl_vision.export.formats import Options
@@ -43,11 +48,27 @@ def facts_of(
         "std": list(graph.std),
         "precision": options.precision,
         "quantise": options.quantise,
+        **({} if options.quantise is None else {"calibrated_on": list(options.calibrated_on)}),
         "image_size": None if free else opened.card.image_size,
         "fixed": dict(graph.fixed),
         "at_most": dict(graph.at_most),
         **options.choices,
     }
+
+
+@contextmanager
+def exporter(format: str, model: str) -> Iterator[None]:
+    """ConfigError for whatever an exporter cannot follow; there is no end of networks, nor of what it says of them."""
+    try:
+        with unheard():
+            yield
+    except Exception as error:
+        if isinstance(error, VisionError) or storage_fault(error) is not None:
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ConfigError(
+            f"format={format}: {model} cannot be exported so: {reason}. Choose another format or model."
+        ) from error
 
 
 @contextmanager
@@ -61,6 +82,13 @@ def unheard() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def write_whole(file: Path, save: Callable[[IO[bytes]], object]) -> None:
+    """By way of memory: where torch itself writes to a disk that is full, it ends the process."""
+    content = io.BytesIO()
+    save(content)
+    file.write_bytes(content.getbuffer())
 
 
 def axes_of(graph: Graph) -> Mapping[str, dict[int, str]]:

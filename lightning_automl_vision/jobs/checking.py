@@ -71,18 +71,8 @@ def check(settings: Settings) -> ModelSpec:
     _check_freezing(settings.training, spec, settings.model_parameters)
     _check_split(settings)
     check_folds(settings)
-    _check_processes(settings)
     _check_scores(settings)
     return spec
-
-
-def _check_processes(settings: Settings) -> None:
-    if settings.data.folds and is_one_of_many(settings):
-        raise ConfigError(
-            f"data.folds={settings.data.folds}: folds are trained on one device each, and trainer.devices="
-            f"{settings.trainer.devices} with trainer.num_nodes={settings.trainer.num_nodes} asks for more."
-            " Leave one of them out."
-        )
 
 
 def _check_alone(limits: LimitsConfig) -> None:

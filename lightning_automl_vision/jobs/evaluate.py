@@ -13,7 +13,7 @@ from lightning_automl_vision.errors import ConfigError, RequirementError
 from lightning_automl_vision.keys import check_ranges, key
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.operating_rules import OperatingPointsConfig, Rule, rule_of
-from lightning_automl_vision.requirements import Requirement, failures, requirements_of
+from lightning_automl_vision.requirements import Requirement, check_known, failures, requirements_of
 from lightning_automl_vision.result import RESULT, versions
 from lightning_automl_vision.run import check_output, finite, write_json
 from lightning_automl_vision.settings import JobConfig
@@ -36,7 +36,6 @@ OF_TRAINING = (
     *("training", "validation", "test", "validation_data_size", "split", "folds", "group_by"),
     "minimum_images",
 )
-_BATCH_OF_CLASSIFIERS = 16
 
 
 @dataclass
@@ -93,7 +92,7 @@ def evaluate(settings: Settings, job: Config) -> dict[str, Any]:
     views = _views(settings, job)
     trained = _trained_with(found, card)
     judged_by = _judged_by(settings, card, trained)
-    _check_known(required, judged_by)
+    _check_required(required, settings, judged_by, rule)
     if job.input is None:
         images = validated_on(found.parent, settings, card.task)
         job = replace(job, input=f"what {found.parent} was validated on")
@@ -323,14 +322,21 @@ def _judged_by(settings: Settings, card: ModelCard, trained: Mapping[str, Any]) 
     return replace(judged, **changes)
 
 
-def _check_known(required: Sequence[Requirement], judged_by: TaskConfig) -> None:
-    """A loss is no metric here, and it would be a pity to say so in the end."""
+def _check_required(
+    required: Sequence[Requirement], settings: Settings, judged_by: TaskConfig, rule: Rule | None
+) -> None:
+    """It would be a pity to say in the end that there is no such metric."""
     for requirement in required:
         if "loss" in requirement.metric and requirement.metric != "log_loss":
             raise ConfigError(
                 f"require={requirement}: lav evaluate computes no losses. Name a metric, such as"
                 f" {judged_by.primary_metric}."
             )
+    if required:
+        from lightning_automl_vision.examination import metric_names
+        from lightning_automl_vision.predictor import open_model
+
+        check_known(required, metric_names(open_model(str(settings.checkpoint)), judged_by, calibrated=rule is None))
 
 
 def _read(settings: Settings, job: Config, source: str, card: ModelCard) -> LabelledImages[Any]:
@@ -346,8 +352,7 @@ def _read(settings: Settings, job: Config, source: str, card: ModelCard) -> Labe
 
 def _batch_size(job: Config, card: ModelCard, trained: Mapping[str, Any]) -> int:
     kept = trained.get("training", {}).get("validation_batch_size")
-    usual = _BATCH_OF_CLASSIFIERS if card.task.startswith("image_classification") else 1
-    return job.batch_size or (kept if type(kept) is int and kept > 0 else usual)
+    return job.batch_size or (kept if type(kept) is int and kept > 0 else card.usual_batch_size)
 
 
 def _tiler(trained: Mapping[str, Any]) -> TilingConfig:

@@ -16,6 +16,7 @@ from lightning_automl_vision.export.packagings import (
     TritonConfig,
     check_keys,
 )
+from lightning_automl_vision.jobs.evaluate import OF_TRAINING
 from lightning_automl_vision.keys import key
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.settings import JobConfig
@@ -24,17 +25,6 @@ if TYPE_CHECKING:
     from lightning_automl_vision.model_folder import ModelCard
 
 _USED = ("job", "task", "checkpoint", "quiet", "data", "hydra")
-# What is not about reading the one set that is given.
-_OF_TRAINING = (
-    "training",
-    "validation",
-    "test",
-    "validation_data_size",
-    "split",
-    "folds",
-    "group_by",
-    "minimum_images",
-)
 
 
 @dataclass
@@ -84,21 +74,33 @@ class Config(JobConfig):
 def run(settings: Settings) -> None:
     if not isinstance(settings.job, Config):
         raise ConfigError(f"job={settings.job.name} is not export.")
-    check_keys(settings.job.format, [name for name, _ in given(settings.overrides)])
     export(settings, settings.job)
 
 
 def export(settings: Settings, job: Config) -> dict[str, Any] | None:
-    """Check, write, compare; RequirementError where the export is not as good, which is then kept aside."""
+    """Check, write, compare; RequirementError where the export is not as good, which is then kept aside.
+
+    Gives what parity.json holds, or None where the model is packed for another program.
+    """
+    from lightning_automl_vision.export.folder import aside_of
     from lightning_automl_vision.model_folder import read_card
 
     if settings.checkpoint is None:
         more = f" lav export takes one model, not {settings.runs}." if settings.runs else ""
         raise ConfigError(f"checkpoint is not given.{more} Name a run's folder: checkpoint=PATH.")
     card, found = read_card(settings.checkpoint)
+    keys = dict(given(settings.overrides))
+    if (task := keys.get("task", card.task)) != card.task:
+        raise ConfigError(f"task={task}: the task of {settings.checkpoint} is {card.task}. Leave task out.")
+    copied = job.format == MLFLOW or (job.format in PACKAGINGS and (card.exported or {}).get("format") == "onnx")
+    check_keys(job.format, list(keys), copied=copied)
     if job.format in PACKAGINGS:
         _pack(settings, job, card, found)
         return None
+    return _write(settings, job, card, found, aside_of(Path(job.output)))
+
+
+def _write(settings: Settings, job: Config, card: ModelCard, found: Path, aside: Path) -> dict[str, Any]:
     _check(settings, job, card)
     check_packages(job.format, writing=True)
 
@@ -110,21 +112,22 @@ def export(settings: Settings, job: Config) -> dict[str, Any] | None:
     pictures = pictures_for(settings, card, found.absolute(), job.images) if needed else None
     LOG.info("%s for %s in %s, to be exported as %s", card.name, card.task, settings.checkpoint, job.format)
 
-    from lightning_automl_vision.export.exporting import Exporting, summary
+    from lightning_automl_vision.export.cost import summary
+    from lightning_automl_vision.export.exporting import Exporting
 
     document = Exporting(
         opened=opened,
         format=job.format,
         options=Options(normalise=job.normalise, precision=job.precision, quantise=job.quantise, nms=job.nms),
         output=Path(job.output),
+        aside=aside,
         pictures=pictures,
         compared=job.parity.images,
         calibrating=job.calibration_images,
         tolerance=job.parity.tolerance,
     ).run()
     if not settings.quiet:
-        told = f"{job.output}: {card.name} as {job.format}, compared with nothing."
-        print(told if document is None else summary(document, job.format, job.output))
+        print(summary(document, job.format, job.output))
     return document
 
 
@@ -132,8 +135,9 @@ def _pack(settings: Settings, job: Config, card: ModelCard, found: Path) -> None
     """An MLflow model of the folder as it is, or a repository of Triton, around the network as ONNX."""
     from lightning_automl_vision.export.packing import pack_for_mlflow, pack_for_triton
 
-    def export_onnx(output: Path) -> object:
-        return export(replace(settings, quiet=True), replace(job, format="onnx", output=str(output)))
+    def export_onnx(output: Path, aside: Path) -> object:
+        to_pack = replace(job, format="onnx", output=str(output))
+        return _write(replace(settings, quiet=True), to_pack, card, found, aside)
 
     if job.format == MLFLOW:
         told = pack_for_mlflow(card, found, Path(job.output), job.mlflow)
@@ -169,18 +173,16 @@ def _check(settings: Settings, job: Config, card: ModelCard) -> None:
             raise ConfigError(f"nms={value}: {card.name} has no such choice. Leave it out.")
     if job.quantise is not None and job.precision == 16:
         raise ConfigError("quantise=int8 and precision=16 are two ways to make a network smaller. Keep one.")
-    _check_given(settings, card)
+    _check_given(settings, job)
 
 
-def _check_given(settings: Settings, card: ModelCard) -> None:
+def _check_given(settings: Settings, job: Config) -> None:
     names = {name for name, _ in given(settings.overrides)}
     for name, value in given(settings.overrides):
         group, _, below = name.partition(".")
-        if name == "task" and value != card.task:
-            raise ConfigError(f"task={value}: the task of {settings.checkpoint} is {card.task}. Leave task out.")
         if name == "output_dir":
             raise ConfigError(f"output_dir={value}: lav export writes to another place. Name it with output={value}.")
-        if group == "data" and (below in _OF_TRAINING or not names & {"images", "job.images"}):
+        if group == "data" and (below in OF_TRAINING or not names & {"images", "job.images"}):
             raise ConfigError(
                 f"{name}={value}: lav export reads what the run was validated on, or the images that you name with"
                 " images=PATH. Leave it out, or name them."
@@ -190,5 +192,9 @@ def _check_given(settings: Settings, card: ModelCard) -> None:
                 f"{name}={value}: lav export has no use for it, the model brings all it needs."
                 " Leave it out; what may be changed after training stands in the model's settings.json."
             )
-    if names & {"job.calibration_images"} and not names & {"job.quantise"}:
+    if "job.calibration_images" in names and job.quantise is None:
         raise ConfigError("calibration_images: without quantise=int8 nobody reads it. Leave it out.")
+    if "job.parity.tolerance" in names and not job.parity.images:
+        raise ConfigError("parity.tolerance: with parity.images=0 nothing is compared. Leave it out.")
+    if job.images is not None and not job.parity.images and job.quantise is None:
+        raise ConfigError(f"images={job.images}: with parity.images=0 nobody reads them. Leave them out.")

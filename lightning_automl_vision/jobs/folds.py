@@ -98,21 +98,35 @@ class CrossValidation:
     _scorer: Scorer | None = None
 
     def run(self) -> Result:
+        from lightning_automl_vision.training.gathering import alone, told
+
         self._started, self._used = time.monotonic(), 0.0
         self._told = self._keep_lines()
-        reason = None
+        try:
+            reason = self._trained()
+        except Interrupted:
+            told(None)  # in good order: the others wait for the next fold
+            raise
+        told(None)
+        with alone():
+            return self._concluded(reason)
+
+    def _trained(self) -> str | None:
+        """Why not all folds were trained, where they were not."""
+        from lightning_automl_vision.training.gathering import alone
+
         for number in range(len(self.data.parts)):
             reason = _asked_to_stop() if number else None
             if reason is not None:
-                break
+                return reason
             with self._named(number):
                 result = self._fold(number)
                 self.results.append(result)
                 if result.status == PRUNED or result.primary_metric.epoch is None:
-                    reason = result.reason
-                    break
-                self._judge(number)
-        return self._concluded(reason)
+                    return result.reason
+                with alone():
+                    self._judge(number)
+        return None
 
     @contextmanager
     def _named(self, number: int) -> Iterator[None]:
@@ -132,6 +146,7 @@ class CrossValidation:
 
     def _fold(self, number: int) -> Result:
         from lightning_automl_vision.jobs.train import train_model
+        from lightning_automl_vision.training.gathering import told
 
         path, asked = self._path(number), self._asked(number)
         _check_same(path, asked)
@@ -141,6 +156,7 @@ class CrossValidation:
             LOG.info("Fold %d of %d is done already", number + 1, len(self.data.parts))
             return result
         LOG.info("Fold %d of %d", number + 1, len(self.data.parts))
+        told((number, str(path)))
         return train_model(asked, self.data.fold(number))
 
     def _asked(self, number: int) -> Settings:

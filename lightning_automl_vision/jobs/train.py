@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.composed import Settings
@@ -19,8 +18,9 @@ from lightning_automl_vision.errors import (
 )
 from lightning_automl_vision.jobs.checking import check, is_one_of_many, seeded
 from lightning_automl_vision.jobs.folds import rows_of, trained_in_folds
+from lightning_automl_vision.jobs.following import followed
 from lightning_automl_vision.lock import write_lock
-from lightning_automl_vision.log import LOG, in_file, silent
+from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.mlflow_runs import check_installed, publish, tracked
 from lightning_automl_vision.result import FINISHED, PrimaryMetric, Result
 from lightning_automl_vision.run import RunFolder, finite
@@ -57,7 +57,8 @@ def train_model(settings: Settings, fold: DataSplits[Any] | None = None) -> Resu
 
         end_with_parent()
         if is_follower(settings.trainer):
-            return _followed(settings, spec)
+            seen = _checked_transform(settings)
+            return followed(settings, lambda asked, path, data: _trained(asked, spec, seen, RunFolder(path), data)[0])
     folder = RunFolder(settings.output_dir)
     folder.check()
     check_installed(settings.logger)
@@ -68,7 +69,7 @@ def train_model(settings: Settings, fold: DataSplits[Any] | None = None) -> Resu
     with in_file(folder.path / "run.log"):
         try:
             settings = tracked(settings, folder.path, several=bool(settings.data.folds) and fold is None)
-            with _connected(settings, folder, started):
+            with _connected(settings, folder, started, fold):
                 result, data = _trained(settings, spec, transform, folder, fold)
         except BaseException as error:
             told = _written_down(error, settings, folder, time.monotonic() - started)
@@ -95,9 +96,14 @@ def _write_card(folder: Path) -> None:
     write_card(folder)
 
 
-def _connected(settings: Settings, folder: RunFolder, started: float) -> AbstractContextManager[None]:
-    """With the other processes of this training, where there are any; they hear of its seed and its folder."""
-    if not is_one_of_many(settings) or settings.data.folds:
+def _connected(
+    settings: Settings, folder: RunFolder, started: float, fold: DataSplits[Any] | None
+) -> AbstractContextManager[None]:
+    """With the other processes of this training, where there are any; they hear of its seed and its folder.
+
+    They stay together for all of its folds.
+    """
+    if not is_one_of_many(settings) or fold is not None:
         return nullcontext()
     from lightning_automl_vision.training.devices import device_of
     from lightning_automl_vision.training.gathering import told
@@ -114,22 +120,6 @@ def _connected(settings: Settings, folder: RunFolder, started: float) -> Abstrac
             yield
 
     return telling()
-
-
-def _followed(settings: Settings, spec: ModelSpec) -> Result:
-    """What every process of a training does but the first, which alone writes: the same, in a folder that is gone."""
-    from lightning_automl_vision.training.devices import device_of
-    from lightning_automl_vision.training.gathering import told
-    from lightning_automl_vision.training.ranks import connected
-
-    transform = _checked_transform(settings)
-    with TemporaryDirectory(prefix="lav_") as left, silent():
-        accelerator = device_of(settings.trainer.accelerator)
-        with connected(settings, Path(left), device=accelerator, lost=lambda error: LOG.error(str(error))):
-            seed, folder = told((0, ""))
-            settings = replace(settings, output_dir=left, training=replace(settings.training, random_seed=seed))
-            result, _ = _trained(settings, spec, transform, RunFolder(folder), None)
-    return result
 
 
 def _written_down(error: BaseException, settings: Settings, folder: RunFolder, seconds: float) -> BaseException:

@@ -20,10 +20,12 @@ from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import check_ranges
 from lightning_automl_vision.run import SWEEP, write
 from lightning_automl_vision.search.distributions import Choice
+from lightning_automl_vision.search.fixed import check_fixed, remember_fixed
 from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.planning import Measured
 from lightning_automl_vision.search.portfolio import EPOCHS, Candidate
 from lightning_automl_vision.search.spaces import Spaces, flat, spaces_of
+from lightning_automl_vision.search.sweeper_keys import policy_asked, sampler_asked
 from lightning_automl_vision.search_settings import AroundConfig, SearchConfig
 
 GRID, AUTOMODE = "grid", "automode"
@@ -67,6 +69,7 @@ class Asked:
     fault: str = ""
     measured: Mapping[str, Measured] = field(default_factory=dict)
     startup: int | None = None
+    stands_in: str = ""  # why trial 0 is not what the command does by itself, if so
     used_seconds: float = 0.0
     devices: int = 1
     storage: Any = field(default=None, repr=False)  # it may hold a password
@@ -121,7 +124,8 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         keys.get("n_jobs"),
         "hydra.sweeper.n_jobs",
     )
-    sampler = keys.get("sampler") or (search.sampler if search is not None else None)
+    sampler, own_seed = sampler_asked(keys.get("sampler"), None if search is None else search.seed)
+    sampler = sampler or (search.sampler if search is not None else None)
     nothing = search is None and not params and trials is not None
     sampler = sampler or (AUTOMODE if nothing else GRID if trials is None else "random")
     if sampler != GRID and trials is None:
@@ -136,8 +140,8 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         settings=settings,
         spaces=Spaces(()),
         sampler=sampler,
-        policy=None if search is None else search.early_termination,
-        seed=seed if search is None or search.seed is None else search.seed,
+        policy=None if search is None else policy_asked(search.early_termination, arguments),
+        seed=seed if own_seed is None else own_seed,
         trials=trials,
         arguments=tuple(kept),
         devices=_devices(settings),
@@ -148,10 +152,12 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         return _automatic(asked, config, search, params, fixed)
     spaces = _spaces(search, params)
     first = None if best is None else best.first
+    stands_in = "" if best is None else "it is the best trial that is searched around"
     try:
         if first is None:
             check(_alone(settings))
-    except ConfigError:  # of what the command does without the search: the space's own defaults take its place
+    except ConfigError as error:  # of what the command does without the search: the space's own defaults take its place
+        stands_in = f"the command by itself cannot be: {error}"
         first = spaces.default_values(spaces.spaces[0].name, {})
         if not any(map(is_group, first)):
             raise
@@ -162,6 +168,7 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         spaces=spaces,
         first=() if first is None else (spaces.fixed_parameters(spaces.spaces[0].name, first),),
         draws_default=first is not None,
+        stands_in=stands_in,
     )
 
 
@@ -175,10 +182,12 @@ def check_folder(asked: Asked) -> None:
             f"resume=never: output_dir={folder} holds a sweep, which the same command goes on with. Delete the folder,"
             " or name another."
         )
+    check_fixed(asked.settings, folder)
 
 
 def remember_arguments(asked: Asked) -> None:
     """What every trial is given, the seed that was drawn among it, for whoever goes on in the folder."""
+    remember_fixed(asked.settings, Path(asked.settings.output_dir))
     write(Path(asked.settings.output_dir) / ARGUMENTS, "".join(f"{text}\n" for text in asked.arguments))
 
 
@@ -248,7 +257,7 @@ def _from_outside(config: DictConfig) -> list[str]:
 
 
 def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Settings], object]) -> int:
-    """Every choice once, beside the usual values of the others: a trial that can never be is refused at once.
+    """Every choice and both ends of every range, beside the usual values of the others: what can never be is refused.
 
     Gives the most devices that one of them trains on.
     """
@@ -260,8 +269,8 @@ def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Setting
         usual = spaces.default_values(space.name, {})
         points = [usual]
         for key, law in space.free.items():
-            if isinstance(law, Choice):
-                points += [{**usual, key: value} for value in law.grid() if value != usual[key]]
+            others = law.grid() if isinstance(law, Choice) else law.ends()
+            points += [{**usual, key: value} for value in others if value != usual[key]]
         for values in points[: _MOST_CHECKS - tried]:
             devices = max(devices, _devices(_check_trial(values, fixed, check)))
             tried += 1

@@ -26,10 +26,9 @@ from lightning_automl_vision.search.gpus import check_gpus, dealt, fitted, usabl
 from lightning_automl_vision.search.overrides import as_overrides
 from lightning_automl_vision.search.planning import Budget, Decision, Measured, chosen, fits_default, span
 from lightning_automl_vision.search.portfolio import EPOCHS, MODEL, OTHER_DEVICE, Candidate, Facts
-from lightning_automl_vision.search.slots import DEFAULT
+from lightning_automl_vision.search.slots import DEFAULT, threads_for
 from lightning_automl_vision.search.spaces import Spaces
-from lightning_automl_vision.search.sweep import threads_for
-from lightning_automl_vision.search.tickets import locked
+from lightning_automl_vision.search.tickets import another_sweep, locked
 from lightning_automl_vision.search.trial_process import Command, TrialProcess
 from lightning_automl_vision.tables import table
 
@@ -133,10 +132,7 @@ class Planner:
         if known is not None:
             return known
         if goes_on:
-            raise ConfigError(
-                f"output_dir={self.folder} holds a sweep over another space. Repeat the command that began it, or name"
-                " another output_dir."
-            )
+            raise another_sweep(f"output_dir={self.folder}")
         started = time.monotonic()
         facts = facts_of(self.asked)
         missing = {each.name: reason for each in self.candidates if (reason := each.misses(facts))}
@@ -280,6 +276,7 @@ def planned(asked: Asked, plan: Plan) -> Asked:
         policy=policy,
         first=tuple(spaces.fixed_parameters(each.name, each.first_values) for each in kept),
         draws_default=bool(plan.in_its_place),
+        stands_in=plan.in_its_place and f"the command by itself is left out, as {plan.in_its_place}",
         measured={
             name: measured
             for name, measured in ((DEFAULT, plan.default), *((each.name, each.measured) for each in plan.decisions))

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_automl_vision.search.comparing import ALPHA
 from lightning_automl_vision.search.evidence import OTHERS, Evidence
 from lightning_automl_vision.search.progress import Progress, progress_of
-from lightning_automl_vision.search.sweep import DEFAULT, FOLDER, HASH, MEMORY, OVERRIDES, PLANNED, SECONDS, VALUES
+from lightning_automl_vision.search.slots import DEFAULT, FOLDER, HASH, MEMORY, OVERRIDES, PLANNED, SECONDS, VALUES
 from lightning_automl_vision.search.tickets import REASON, TICKET, TRIES, Tickets
 
 COMPLETE, PRUNED, RUNNING, WAITING, FAILED = "complete", "pruned", "running", "waiting", "failed"

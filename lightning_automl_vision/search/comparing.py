@@ -127,8 +127,8 @@ class Race:
         draws = np.stack([candidate.draws - rival.draws for candidate in candidates])
         draws = draws[:, np.isfinite(draws).all(axis=0)]
         spreads = np.maximum(draws.std(axis=1), _ROUNDING)
-        images = max(len(rival.judging.names), 16)
-        hopeless = leads < -spreads * math.sqrt(2 * math.log(math.log(images)))
+        images = max(len(rival.judging.names), 2)
+        hopeless = leads < -spreads * math.sqrt(2 * math.log(math.log(max(images, 16))))
         noise = (draws - np.where(hopeless, 0, leads)[:, None]) / spreads[:, None]
         errors = np.hypot(spreads, leads / math.sqrt(images)) * math.sqrt(images / (images - 1))
         return cls(leads=leads, errors=errors, most=noise.max(axis=0))

@@ -57,6 +57,10 @@ class Distribution(ABC):
     def middle(self) -> Any:
         """A value in the middle, or the first of those that have no order."""
 
+    def ends(self) -> Sequence[Any]:
+        """The least and the greatest value, of those that have some."""
+        return ()
+
     def grid(self) -> Sequence[Any]:
         """All values in their order; ConfigError where they cannot be counted or are too many."""
         raise self.fault("has no list of values that a grid could go through. Write choice(…) or take another sampler.")
@@ -188,6 +192,9 @@ class Uniform(Distribution):
             raise self.never(value)
         return float(value)
 
+    def ends(self) -> Sequence[Any]:
+        return self.min, self.max
+
     def middle(self) -> Any:
         exact = math.sqrt(self.min) * math.sqrt(self.max) if self.logarithmic else self.min / 2 + self.max / 2
         return min(max(float(f"{exact:.4g}"), self.min), self.max)
@@ -223,6 +230,9 @@ class _Counted(Distribution):
 
     def middle(self) -> Any:
         return self.steps.middle
+
+    def ends(self) -> Sequence[Any]:
+        return self.steps.number(0), self.steps.last
 
     def grid(self) -> Sequence[Any]:
         if len(self.steps) > LARGEST_GRID:

@@ -62,6 +62,11 @@ class Evidence:
         images, others = (self.of([name, other])[one].images for one in (name, other))
         return images is not None and others is not None and images.judging.differs_from(others.judging) is None
 
+    def saw_others(self, name: str, other: str) -> bool:
+        """Whether both are known to have been judged, and not by the same images."""
+        images, others = (self.of([one])[one].images for one in (name, other))
+        return images is not None and others is not None and images.judging.differs_from(others.judging) is not None
+
     def _learn(self, names: Sequence[str]) -> None:
         groups: dict[Judging, dict[str, PerImage]] = defaultdict(dict)
         for name in names:

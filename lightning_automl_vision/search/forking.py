@@ -41,6 +41,10 @@ _NEEDED = (
     "lightning_automl_vision.augment",
     "lightning_automl_vision.object_augment",
     "lightning_automl_vision.model_folder",
+    "lightning_automl_vision.model_card",
+    "lightning_automl_vision.data.manifest",
+    "lightning_automl_vision.delivery.companions",
+    "lightning_automl_vision.search.comparing",
 )
 _TASKS = Path("/proc/self/task")  # a folder for each thread
 
@@ -73,7 +77,7 @@ def main(number: int, prepare: str) -> None:
         added = {name: value for name, value in os.environ.items() if name not in given}  # by imports
         trial = None if fault else Server(channel, partial(become, interrupt=interrupt, added=added)).serve()
     if trial is not None:
-        _leave(_ended(trial))
+        leave(ended(trial))
 
 
 def _prepared(prepare: str) -> str | None:
@@ -101,13 +105,22 @@ def import_everything() -> None:
     for name in _NEEDED:
         importlib.import_module(name)
     from lightning_automl_vision.api import settings
-    from lightning_automl_vision.plugins import model_specs
+    from lightning_automl_vision.data.readers import FORMATS, reader
+    from lightning_automl_vision.delivery.environment import pinned_packages
+    from lightning_automl_vision.lock import all_versions
+    from lightning_automl_vision.plugins import model_specs, models_by_plugin
     from lightning_automl_vision.specs import TASKS
 
     builders = [*(task.builder for task in TASKS.values()), *(model.builder for model in model_specs().values())]
     for module in sorted({builder.partition(":")[0] for builder in builders}):
         importlib.import_module(module)
+    for name in FORMATS:
+        reader(name)
     settings()  # what is composed once is parsed and registered
+    for plugin, models in models_by_plugin().items():  # and what is installed is looked up
+        all_versions(plugin)
+        for model in models[:1]:
+            pinned_packages(model.name)
 
 
 def _tell(channel: socket.socket, message: dict[str, Any]) -> None:
@@ -216,7 +229,7 @@ def become(request: Request, pipe: int, *, interrupt: Any, added: Mapping[str, s
     runpy.run_module(request.module, run_name="__main__", alter_sys=True)
 
 
-def _ended(trial: Callable[[], None]) -> int:
+def ended(trial: Callable[[], None]) -> int:
     """The exit code Python would have."""
     try:
         trial()
@@ -231,7 +244,7 @@ def _ended(trial: Callable[[], None]) -> int:
     return 0
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """As Python ends, but for taking apart everything that was imported, which costs more than many a trial."""
     threading._shutdown()  # type: ignore[attr-defined]  # what multiprocessing calls in its forks; pools end with it
     atexit._run_exitfuncs()

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from lightning_automl_vision.errors import ConfigError, TrainingError
 from lightning_automl_vision.log import LOG, in_file, on_console
-from lightning_automl_vision.mlflow_runs import begin_sweep, check_installed, publish_sweep
+from lightning_automl_vision.mlflow_runs import begin_sweep, check_installed, publish_sweep, telling_of_an_end
 from lightning_automl_vision.search.asking import Asked, asked_for, check_folder, remember_arguments
 from lightning_automl_vision.search.work import Work
 
@@ -28,7 +28,7 @@ def run_sweep(
     config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[str], launch: Launch | None = None
 ) -> float | None:
     """The primary metric of the winner; ``keys`` are those of ``hydra.sweeper``, ``launch`` starts workers."""
-    from lightning_automl_vision.search.final_test import check_test
+    from lightning_automl_vision.search.final_test import BEST, check_test, words_of
     from lightning_automl_vision.search.fork_server import ForkServer
     from lightning_automl_vision.search.gpus import check_gpus, fitted
     from lightning_automl_vision.search.storages import place_of
@@ -61,12 +61,16 @@ def run_sweep(
                 lease_seconds=float(keys.get("lease_seconds", 60.0)),
             )
             board = _board(work, aloud=bool(config.get("runs")))
-            _drive(work, board, server, launch)
-        winner = _ended(work, board)
+            with telling_of_an_end(asked.settings, folder):
+                _drive(work, board, server, launch)
+        with telling_of_an_end(asked.settings, folder):
+            winner = _ended(work, board)
     if not quiet:
         print(board.text())
     if winner is None:
         raise TrainingError(f"No trial was finished in {folder}. {board.first_failure}")
+    if board.test is not None and "error" in board.test:
+        raise TrainingError(f"{words_of(board.test)} The winner is in {folder / BEST}; the same command tries again.")
     return winner.value
 
 
@@ -76,15 +80,16 @@ def _check_search(asked: Asked) -> None:
     from lightning_automl_vision.search.samplers import sampler_of
 
     sampler_of(asked.sampler, asked.seed)
+    len(asked.points)  # a grid counts them
     policy_of(asked.policy, "maximize")
 
 
 def _board(work: Work, *, aloud: bool) -> Leaderboard:
     """The study with all tickets, the files that say what is tried, and who shows what becomes of it."""
     from lightning_automl_vision.search.leaderboard import Leaderboard
+    from lightning_automl_vision.search.slots import USED
     from lightning_automl_vision.search.space_file import write_space
     from lightning_automl_vision.search.storages import remember
-    from lightning_automl_vision.search.sweep import USED
     from lightning_automl_vision.search.tickets import Tickets, open_study
 
     asked, folder, task = work.asked, work.folder, work.asked.settings.task
@@ -110,6 +115,7 @@ def _board(work: Work, *, aloud: bool) -> Leaderboard:
         metric=task.judged_by,
         lower_is_better=task.lower_is_better,
         arguments=asked.arguments,
+        stands_in=asked.stands_in,
     )
 
 
@@ -118,7 +124,7 @@ def _drive(work: Work, board: Leaderboard, server: ForkServer | None, launch: La
     from lightning_automl_vision.search.gpus import dealt
     from lightning_automl_vision.search.leases import Leases
     from lightning_automl_vision.search.live_table import live_table
-    from lightning_automl_vision.search.sweep import threads_for
+    from lightning_automl_vision.search.slots import threads_for
     from lightning_automl_vision.search.workers import Crew, next_launch
 
     slots, tickets = work.asked.slots, board.tickets
@@ -146,7 +152,7 @@ def _drive(work: Work, board: Leaderboard, server: ForkServer | None, launch: La
 def _ended(work: Work, board: Leaderboard) -> FrozenTrial | None:
     """The winner, scored on the test set, which none but it ever sees."""
     from lightning_automl_vision.search.final_test import score_test
-    from lightning_automl_vision.search.sweep import FOLDER
+    from lightning_automl_vision.search.slots import FOLDER
 
     winner, settings = board.finish(), work.asked.settings
     if winner is not None and settings.data.test:

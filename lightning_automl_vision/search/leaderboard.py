@@ -21,7 +21,7 @@ from lightning_automl_vision.search.evidence import Evidence
 from lightning_automl_vision.search.final_test import words_of
 from lightning_automl_vision.search.progress import progress_of
 from lightning_automl_vision.search.savings import planned, saved
-from lightning_automl_vision.search.sweep import DEFAULT, FOLDER, SECONDS
+from lightning_automl_vision.search.slots import DEFAULT, FOLDER, SECONDS
 from lightning_automl_vision.search.tickets import TICKET, Tickets
 
 BOARD = "leaderboard"
@@ -39,7 +39,7 @@ _MINUTE = 60.0
 class Leaderboard:
     """Written anew whenever something happens; what was computed of a trial that ended is kept.
 
-    ``drawn`` is called after that, for whoever shows it.
+    ``drawn`` is called after that, for whoever shows it; ``stands_in`` is why trial 0 is not the command's own default.
     """
 
     folder: Path
@@ -47,6 +47,7 @@ class Leaderboard:
     metric: str
     lower_is_better: bool
     arguments: Sequence[str]
+    stands_in: str = ""
     verdict: str = ""
     winner: int | None = None
     test: Mapping[str, Any] | None = None
@@ -73,6 +74,7 @@ class Leaderboard:
             "primary_metric": self.metric,
             "winner": self.winner,
             "verdict": self.verdict,
+            "stands_in": self.stands_in,
             "test": self.test,
             "saved": asdict(saved(rows, self._spent())),
             "planned": None if plan is None else asdict(plan),
@@ -92,6 +94,7 @@ class Leaderboard:
         winner = self._rows.leader(trials)
         if winner is not None:
             winner, self.verdict = self._judged(winner, trials)
+            self.verdict += self._others_seen(winner, trials)
             self.winner = winner.user_attrs[TICKET]
             self._copy(winner)
         self.write()
@@ -107,6 +110,7 @@ class Leaderboard:
         plan = planned(rows)
         said = [
             f"{self.verdict or 'No trial was finished.'} {self.folder / BOARD}.csv has all.",
+            *([f"Trial 0 stands in for the default: {self.stands_in}."] if self.stands_in else []),
             *([] if self.test is None else [words_of(self.test)]),
             *(["=: cannot be told from the best, by its images."] if any(row.tied for row in rows) else []),
             str(saved(rows, self._spent())),
@@ -151,6 +155,14 @@ class Leaderboard:
     def _spent(self) -> float:
         return sum(float(trial.user_attrs.get(SECONDS) or 0) for trial in self.tickets.last_of_each())
 
+    def _others_seen(self, winner: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
+        """A remark on the trials that were judged by other images than the winner."""
+        own = str(winner.user_attrs[FOLDER])
+        ended = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        others = [trial for trial in ended if self._evidence.saw_others(str(trial.user_attrs[FOLDER]), own)]
+        names = ", ".join(str(trial.user_attrs[TICKET]) for trial in others)
+        return f" Judged by other images, so that their figures cannot be compared: trial {names}." if others else ""
+
     def _judged(self, leader: FrozenTrial, trials: Sequence[FrozenTrial]) -> tuple[FrozenTrial, str]:
         """The winner, and which rule made it so."""
         default = next((trial for trial in trials if trial.user_attrs.get(DEFAULT)), None)
@@ -159,7 +171,7 @@ class Leaderboard:
             return leader, f"{name}; there is no default to compare it with."
         if default.state != TrialState.COMPLETE:
             lost = f"the default, trial {default.user_attrs[TICKET]}, did not finish"
-            return leader, f"{name}; {lost}, so that there is none to compare it with."
+            return leader, f"{name}; {lost}, so that nothing is proven."
         if leader.number == default.number:
             others = sum(trial.state == TrialState.COMPLETE for trial in trials) - 1
             beaten = f"none of {others} others is better" if others else "no other trial was finished"

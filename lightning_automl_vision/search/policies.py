@@ -132,7 +132,9 @@ def _worse(value: float, bound: float) -> bool:
 class Policy(ABC):
     """When a trial is looked at; how it is judged is its subclasses' affair."""
 
-    evaluation_interval: int = key(1, "The policy looks at a trial after every so many evaluations.", minimum=0)
+    evaluation_interval: int = key(
+        1, "The policy looks at a trial after every so many evaluations; 0 counts as 1.", minimum=0
+    )
     delay_evaluation: int = key(0, "It leaves a trial alone before so many evaluations.", minimum=0)
 
     def acts_after(self, evaluations: int) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import optuna
 
+from lightning_automl_vision.process import usable_cores
 from lightning_automl_vision.search.leases import Lease
 from lightning_automl_vision.search.trial_process import TrialProcess
 
@@ -64,3 +66,10 @@ class Limits:
 
     def dealt(self) -> list[Slot]:
         return [Slot(self.devices[slot % len(self.devices)]) for slot in range(self.slots)]
+
+
+def threads_for(slots: int) -> int:
+    """What OMP_NUM_THREADS says, else the cores of this process, shared among the slots."""
+    if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        return max(int(asked), 1)
+    return max(usable_cores() // slots, 1)

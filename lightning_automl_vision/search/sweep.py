@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_automl_vision.errors import Interrupted, StorageError
 from lightning_automl_vision.log import LOG
-from lightning_automl_vision.process import requests_to_end, usable_cores
+from lightning_automl_vision.process import requests_to_end
 from lightning_automl_vision.search.outcomes import Outcome, Trace, outcome_of, read_result
 from lightning_automl_vision.search.overrides import as_overrides
 from lightning_automl_vision.search.progress import progress_of
@@ -47,19 +46,6 @@ if TYPE_CHECKING:
     from lightning_automl_vision.search.leases import Leases
     from lightning_automl_vision.search.spaces import Spaces
 
-__all__ = [
-    "DEFAULT",
-    "FOLDER",
-    "HASH",
-    "MEMORY",
-    "OVERRIDES",
-    "PLANNED",
-    "SECONDS",
-    "USED",
-    "VALUES",
-    "Limits",
-    "Sweep",
-]
 ENDED = "ended"  # of a study: the last launch of workers that has been asked to end
 _POLL, _IDLE = 0.1, 1.0
 _GRACE = 30.0
@@ -71,7 +57,7 @@ _MINUTE = 60.0
 class Sweep:
     """``arguments`` are what every trial is given.
 
-    Ticket 0 is the default that others have to beat where ``with_default`` says so; it draws nothing, and is the
+    Ticket 0 is the default that others have to beat where ``with_default`` says so: no policy ends it. It is the
     arguments alone, unless it ``draws_default``.
 
     ``changed`` is called whenever a trial began or ended, for whoever shows what there is. With ``leases`` this process
@@ -264,7 +250,7 @@ class Sweep:
         for _, value in process.reports():
             running.evaluations += 1
             trial.report(value, running.evaluations)
-            if not running.stopping and trial.should_prune():
+            if not running.stopping and not trial.user_attrs.get(DEFAULT) and trial.should_prune():
                 running.stopping = True
                 process.ask_to_stop(reason_of(self.tickets.study.pruner, trial.number))
         outcome = process.poll()
@@ -369,13 +355,6 @@ class Sweep:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
         self.stopped()
-
-
-def threads_for(slots: int) -> int:
-    """What OMP_NUM_THREADS says, else the cores of this process, shared among the slots."""
-    if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
-        return max(int(asked), 1)
-    return max(usable_cores() // slots, 1)
 
 
 def _within(seconds: float) -> list[str]:

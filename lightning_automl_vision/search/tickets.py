@@ -190,6 +190,12 @@ def _turn(trial: optuna.Trial | FrozenTrial) -> tuple[Any, ...]:
     return trial.user_attrs.get(TICKET), trial.user_attrs.get(TRIES, 1)
 
 
+def another_sweep(where: str) -> ConfigError:
+    return ConfigError(
+        f"{where} holds a sweep over another space. Repeat the command that began it, or name another output_dir."
+    )
+
+
 def open_study(
     folder: Path,
     *,
@@ -218,9 +224,7 @@ def open_study(
         study.set_user_attr(_FOLDER, str(folder))
     elif known != fingerprint or study.direction.name.lower() != direction:
         where = folder / DATABASE if not place.is_shared else place
-        raise ConfigError(
-            f"{where} holds a sweep over another space. Repeat the command that began it, or name another output_dir."
-        )
+        raise another_sweep(str(where))
     elif not place.is_in(folder) and study.user_attrs.get(_FOLDER) != str(folder):
         raise ConfigError(
             f"search.study_name={place.name}: the study of this name at {place} is of the sweep in"

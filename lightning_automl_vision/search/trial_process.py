@@ -249,7 +249,9 @@ class TrialProcess:
 
     def time_out(self, seconds: float, grace: float) -> Outcome:
         """Kill it because it took longer than that."""
-        return self.kill(grace, state="failed", reason=f"timed out after {seconds:g} s")
+        limits = "limits.trial_timeout_minutes, or what was left of limits.timeout_minutes"
+        reason = f"timed out after {seconds:.0f} s: it did not end by itself when its time ({limits}) was over"
+        return self.kill(grace, state="failed", reason=reason)
 
     def _judged(self, ended: Exit) -> Outcome:
         self._read()

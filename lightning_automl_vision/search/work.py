@@ -59,7 +59,8 @@ class Work:
     def sweep(
         self, tickets: Tickets, *, slots: int, threads: int, devices: Sequence[str | None] = (None,), **options: Any
     ) -> Sweep:
-        from lightning_automl_vision.search.sweep import Limits, Sweep
+        from lightning_automl_vision.search.slots import Limits
+        from lightning_automl_vision.search.sweep import Sweep
 
         limits, task = self.asked.settings.limits, self.asked.settings.task
         return Sweep(

@@ -24,8 +24,9 @@ from lightning_automl_vision.process import requests_to_end, usable_cores
 from lightning_automl_vision.search.fork_server import ForkServer
 from lightning_automl_vision.search.gpus import VISIBLE, reserved
 from lightning_automl_vision.search.leases import LEASE, Leases
+from lightning_automl_vision.search.slots import threads_for
 from lightning_automl_vision.search.storages import Patience
-from lightning_automl_vision.search.sweep import ENDED, Sweep, threads_for
+from lightning_automl_vision.search.sweep import ENDED, Sweep
 from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets, join_study
 from lightning_automl_vision.search.watching import GRACE
 from lightning_automl_vision.search.work import Work

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any
 
@@ -54,6 +54,7 @@ _GUARDS = {
 }
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in _GUARDS.items()]
 _TRAFFIC_BYTES = 100_000
+_LINGER, _DROPPED = 2.0, 64_000_000  # seconds and bytes
 _FAILED = "The server failed. Its log says why."
 
 
@@ -216,8 +217,12 @@ class _Guarded:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                closing = [] if is_read else [(b"connection", b"close")]  # what is left of the body is not waited for
+                closing = [] if is_read else [(b"connection", b"close")]
                 message["headers"] = [*message.get("headers", ()), *_HEADERS, *closing]
+            elif not is_read and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _drop(receive_noted)
+                message = {"type": "http.response.body"}
             await send(message)
 
         try:
@@ -228,6 +233,18 @@ class _Guarded:
             LOG.error("%s %s failed.", scope["method"], scope["path"], exc_info=error)
             if not begun:
                 await _json({"error": _FAILED}, 500)(scope, receive, send_guarded)
+
+
+async def _drop(receive: Receive) -> None:
+    """A little of what still comes: many clients look for their answer only when all is sent."""
+    dropped = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER):
+            while dropped < _DROPPED:
+                message = await receive()
+                dropped += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def _has_body(scope: Scope) -> bool:

@@ -21,7 +21,6 @@ from lightning_automl_vision.serving.gate import PixelBudget
 from lightning_automl_vision.serving.metrics import Metrics
 from lightning_automl_vision.serving.refusals import TOO_LATE, Refused
 
-_BATCH_OF_CLASSIFIERS = 16
 _WARM_UP = (240, 320, 3)
 
 
@@ -59,7 +58,7 @@ class Deployment:
         loop = asyncio.get_running_loop()
         predictor = await loop.run_in_executor(self._thread, _warm, self.load, self.threads)
         self._predictor = predictor
-        size = self.batch_size or (_BATCH_OF_CLASSIFIERS if self.classifies else 1)
+        size = self.batch_size or predictor.card.usual_batch_size
         self._batcher = Batcher(
             name=self.name, size=size, wait=self.batch_wait, metrics=self.metrics, thread=self._thread
         )

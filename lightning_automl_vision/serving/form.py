@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lightning_automl_vision.serving.refusals import Refused, quoted
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # whoever sent a damaged form is told
 
 
 def files_of_form(body: bytes, content_type: str, most: int) -> list[bytes]:

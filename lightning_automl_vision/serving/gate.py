@@ -1,10 +1,11 @@
-"""How much is worked on at once: requests by number, decoded pictures by the memory they take."""
+"""How much is worked on at once: requests by number, bodies and decoded pictures by the memory they take."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from lightning_automl_vision.serving.refusals import Refused
 
@@ -39,6 +40,36 @@ class Gate:
     async def empty(self) -> None:
         """Waits until nobody is inside."""
         await self._empty.wait()
+
+
+@dataclass(kw_only=True)
+class ByteBudget:
+    """So many bytes of bodies lie in memory, whoever sent them."""
+
+    most: int
+    held: int = 0
+
+    def share(self) -> Share:
+        return Share(budget=self)
+
+
+@dataclass(kw_only=True)
+class Share:
+    """What one request has of it, until it is given back."""
+
+    budget: ByteBudget
+    _taken: int = field(default=0, init=False)
+
+    def take(self, size: int) -> None:
+        """503 where that is more than there is."""
+        if self.budget.held + size > self.budget.most:
+            raise Refused(503, "Other requests fill the server's memory. Try again.", retry_after=_RETRY_AFTER)
+        self.budget.held += size
+        self._taken += size
+
+    def give_back(self) -> None:
+        self.budget.held -= self._taken
+        self._taken = 0
 
 
 class PixelBudget:

@@ -27,7 +27,8 @@ _REASONS: Mapping[int, str] = {
 _KEY: Mapping[str, Any] = {"security": [{}, {"key": []}]}
 SECURITY: Described = {"key": {"type": "http", "scheme": "bearer"}}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
-_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_NUMBERS = {"type": "array", "items": {"type": ["number", "null"]}}  # null is what JSON has no number for
+_NAMES = {"type": "array", "items": {"type": "string"}}
 _FOUND = {
     "type": "object",
     "required": ["box", "label", "score"],
@@ -48,7 +49,11 @@ _ANSWER = {
             "type": "object",
             "title": "classification",
             "required": ["probs", "labels"],
-            "properties": {"probs": _NUMBERS, "labels": {"type": "array", "items": {"type": "string"}}},
+            "properties": {
+                "probs": _NUMBERS,
+                "labels": _NAMES,
+                "decided": {"description": "Where operating points are in use: what they decide for.", **_NAMES},
+            },
         },
         {
             "type": "object",
@@ -145,7 +150,7 @@ _DEPLOYMENT = {
         "ready": {"type": "boolean"},
         "task": {"type": "string"},
         "model": {"type": "string"},
-        "labels": {"type": "array", "items": {"type": "string"}},
+        "labels": _NAMES,
     },
 }
 _EVERY_DEPLOYMENT = _answer("Each deployment.", {"type": "array", "items": _DEPLOYMENT})

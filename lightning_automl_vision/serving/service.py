@@ -18,12 +18,13 @@ from lightning_automl_vision.process import usable_cores
 from lightning_automl_vision.serving.body import read_body
 from lightning_automl_vision.serving.contents import Content, ContentLimits, pictures_in
 from lightning_automl_vision.serving.deployments import Deployment
-from lightning_automl_vision.serving.gate import Gate, PixelBudget
+from lightning_automl_vision.serving.gate import ByteBudget, Gate, PixelBudget, Share
 from lightning_automl_vision.serving.metrics import Metrics
 from lightning_automl_vision.serving.refusals import TOO_LATE, Refused, quoted
 from lightning_automl_vision.serving.traffic import Traffic
 
 _PICTURES_DECODED = 4  # of the largest that is allowed, at the same time
+_BODIES_HELD = 8  # likewise
 _RETRY_AFTER = 5
 
 
@@ -39,6 +40,8 @@ class Service:
     ) -> None:
         self.metrics, self.traffic, self.config = Metrics(), Traffic(traffic), config
         self.gate = Gate(config.concurrency, config.queue_size)
+        self._longest = round(config.body_megabytes * 1e6)
+        self.bodies = ByteBudget(most=_BODIES_HELD * self._longest)
         self.is_draining = self.refuses = False
         self._pool = ThreadPoolExecutor(config.decoding_threads or usable_cores(), "decoding")
         self._limits = ContentLimits(images=config.maximum_images, pixels=config.maximum_image_pixels)
@@ -101,14 +104,14 @@ class Service:
         """The JSON to answer with, within the time that a request may take."""
         started, loop = time.monotonic(), asyncio.get_running_loop()
         deadline = loop.time() + self.config.request_timeout_ms / 1000
-        code, is_inside = 500, False
+        code, is_inside, held = 500, False, self.bodies.share()
         try:
             self._enter()
             is_inside = True
-            body = await self._body(chunks, headers, deadline)
+            body = await self._body(chunks, headers, held, deadline)
             working = asyncio.create_task(self._work(deployment, body, headers.get("content-type", ""), deadline))
             is_inside = False  # the work is, until it is done
-            working.add_done_callback(self._left)
+            working.add_done_callback(lambda task: self._left(task, held))
             async with asyncio.timeout_at(deadline):
                 answer = await asyncio.shield(working)  # what was begun is ended, however late
             code = 200
@@ -124,7 +127,7 @@ class Service:
             raise
         finally:
             if is_inside:
-                self._leave()
+                self._leave(held)
             self.metrics.requests.labels(deployment.name, str(code)).inc()
             self.metrics.seconds.labels(deployment.name).observe(time.monotonic() - started)
 
@@ -132,19 +135,22 @@ class Service:
         self.gate.enter()
         self.metrics.in_flight.set(self.gate.inside)
 
-    def _leave(self) -> None:
+    def _leave(self, held: Share) -> None:
+        held.give_back()
         self.gate.leave()
         self.metrics.in_flight.set(self.gate.inside)
 
-    def _left(self, task: asyncio.Task[bytes]) -> None:
-        self._leave()
+    def _left(self, task: asyncio.Task[bytes], held: Share) -> None:
+        self._leave(held)
         with suppress(asyncio.CancelledError):
             task.exception()  # which nobody may be there to hear any more
 
-    async def _body(self, chunks: AsyncIterator[bytes], headers: Mapping[str, str], deadline: float) -> bytes:
+    async def _body(
+        self, chunks: AsyncIterator[bytes], headers: Mapping[str, str], held: Share, deadline: float
+    ) -> bytes:
         try:
             async with asyncio.timeout_at(deadline):
-                return await read_body(chunks, headers, round(self.config.body_megabytes * 1e6))
+                return await read_body(chunks, headers, self._longest, held)
         except TimeoutError:
             raise Refused(408, "The body of the request did not come in time.") from None
 

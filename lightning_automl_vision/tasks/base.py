@@ -188,8 +188,8 @@ class VisionTask(L.LightningModule, ABC, Generic[T, P]):
         self.collect(self.answered(self.evaluated, batch), batch, dataloader_idx)
 
     def on_validation_start(self) -> None:
-        """What norms have seen differs from process to process after a step."""
-        same_tensors(*{self.model, self.evaluated})
+        """What norms have seen differs from process to process after a step; all have them in the same order."""
+        same_tensors(*dict.fromkeys((self.model, self.evaluated)))
 
     def on_validation_epoch_end(self) -> None:
         self.metrics = self.compute()

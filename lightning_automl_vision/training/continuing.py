@@ -16,7 +16,7 @@ from lightning_automl_vision.errors import ConfigError
 CHECKPOINTS, LAST, PREVIOUS, BEST = "checkpoints", "last.ckpt", "previous.ckpt", "best.ckpt"
 AUTO, NEVER = "auto", "never"
 # What may differ between the attempts of one run: none of it decides what is learnt.
-_FREE = (
+FREE = (
     "output_dir",
     "quiet",
     "resume",
@@ -57,9 +57,9 @@ def continued(settings: Settings) -> Settings:
     earlier = _earlier(folder)
     if earlier is None:
         return settings
-    now = _flat(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(settings.as_dict())))))
+    now = flat_settings(settings)
     drawn = now.get(_SEED) is None
-    differs = next(_differing(earlier, now, free=(*_FREE, _SEED) if drawn else _FREE), None)
+    differs = next(differing(earlier, now, free=(*FREE, _SEED) if drawn else FREE), None)
     if differs is not None:
         if not can_go_on(folder):
             return settings
@@ -89,7 +89,13 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
     return _flat(values)
 
 
-def _differing(earlier: Mapping[str, Any], now: Mapping[str, Any], free: tuple[str, ...]) -> Iterator[str]:
+def flat_settings(settings: Settings) -> dict[str, Any]:
+    """By full names, as they are read from the file that they are written into."""
+    return _flat(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(settings.as_dict())))))
+
+
+def differing(earlier: Mapping[str, Any], now: Mapping[str, Any], free: tuple[str, ...]) -> Iterator[str]:
+    """The names whose values are not the same, but for those that are ``free`` and what is below them."""
     for name in {**now, **earlier}:
         if not any(name == key or name.startswith(f"{key}.") for key in free) and (
             name not in now or name not in earlier or now[name] != earlier[name]

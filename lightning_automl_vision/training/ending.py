@@ -16,7 +16,7 @@ import lightning as L
 
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.process import requests_to_end
-from lightning_automl_vision.training.gathering import agreed
+from lightning_automl_vision.training.gathering import agreed, is_connected
 
 COMPLETED, STOPPED_EARLY, TIMEOUT, INTERRUPTED = "completed", "stopped_early", "timeout", "interrupted"
 # Where a training that is done once more ended, though its schedule went on: the optimiser step, for this thread.
@@ -88,6 +88,8 @@ class Ending(L.Callback):
             except (KeyboardInterrupt, SystemExit):  # the trainer turns the one into the other
                 if threading.current_thread() is not threading.main_thread():
                     raise
+                if is_connected():  # the others are in the middle of something, and cannot be asked anything any more
+                    raise KeyboardInterrupt from None
                 self.reason = INTERRUPTED
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:

@@ -23,7 +23,7 @@ from lightning_automl_vision.training.checkpoints import WholeFiles, load
 from lightning_automl_vision.training.devices import check_trainer, device_of
 from lightning_automl_vision.training.ending import COMPLETED, LAST_STEP, STOPPED_EARLY, Ending
 from lightning_automl_vision.training.evaluations import Evaluations
-from lightning_automl_vision.training.gathering import is_first, same_tensors
+from lightning_automl_vision.training.gathering import is_connected, is_first, same_tensors
 from lightning_automl_vision.training.halving import recover_memory, why_it_failed
 from lightning_automl_vision.training.noise import silenced
 from lightning_automl_vision.training.progress import Progress
@@ -31,7 +31,7 @@ from lightning_automl_vision.training.resuming import Checkpoints, Resumed, begi
 from lightning_automl_vision.training.schedules import accumulated_batches
 from lightning_automl_vision.training.speed import quickened
 from lightning_automl_vision.training.stopping import Stopping
-from lightning_automl_vision.training.strategy import devices_of, leaves_weights_out, surroundings
+from lightning_automl_vision.training.strategy import devices_of, leave_ending_to_us, leaves_weights_out, surroundings
 from lightning_automl_vision.training.trackers import keep_rows
 
 
@@ -168,7 +168,7 @@ def make_trainer(
     """
     double = trainer.precision == "64-true"
     device = device_of(trainer.accelerator)
-    return L.Trainer(
+    made = L.Trainer(
         accelerator=device,
         **devices_of(trainer, unused=unused),
         precision=None if double else trainer.precision,  # type: ignore[arg-type]  # checked to be one of its literals
@@ -189,6 +189,9 @@ def make_trainer(
         enable_progress_bar=False,
         use_distributed_sampler=False,
     )
+    if is_connected():
+        leave_ending_to_us(made)
+    return made
 
 
 def batches_of_a_step(training: TrainingConfig) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from lightning_automl_vision.data.shares import ALL, Share
 
 V = TypeVar("V")
-_ALONE: ContextVar[Share] = ContextVar("alone", default=ALL)
+_ALONE: ContextVar[Share | None] = ContextVar("alone", default=None)
 # The bytes that a process sends at a time: all that the first one holds beside what it keeps is one such part of each.
 _PART = 1 << 24
 LOCAL_WORLD_SIZE = "LOCAL_WORLD_SIZE"
@@ -23,13 +23,13 @@ LOCAL_WORLD_SIZE = "LOCAL_WORLD_SIZE"
 
 def is_connected() -> bool:
     """Whether this process trains together with others."""
-    return distributed.is_available() and distributed.is_initialized()
+    return _ALONE.get() is None and distributed.is_available() and distributed.is_initialized()
 
 
 def share() -> Share:
     """The part of each data set that this process goes through."""
     if not is_connected():
-        return _ALONE.get()
+        return _ALONE.get() or ALL
     size = distributed.get_world_size()
     return Share(distributed.get_rank(), size, min(int(os.environ.get(LOCAL_WORLD_SIZE, size)), size))
 
@@ -42,6 +42,11 @@ def as_one_of(processes: int, here: int) -> Iterator[None]:
         yield
     finally:
         _ALONE.reset(token)
+
+
+def alone() -> AbstractContextManager[None]:
+    """What one process does for all of them, while the others wait for what it tells next."""
+    return as_one_of(1, 1)
 
 
 def is_first() -> bool:

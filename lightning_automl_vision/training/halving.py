@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from lightning_automl_vision.errors import TrainingError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.models import Batch
 from lightning_automl_vision.settings import TrainingConfig
+from lightning_automl_vision.training.gathering import agreed, each, same_tensors
+from lightning_automl_vision.training.gradients import mean_gradients
 from lightning_automl_vision.training.memory import (
     Portion,
     first_line,
@@ -29,6 +32,7 @@ from lightning_automl_vision.training.memory import (
     too_small,
 )
 from lightning_automl_vision.training.random_states import RandomStates
+from lightning_automl_vision.training.strategy import Processes
 
 if TYPE_CHECKING:
     from lightning_automl_vision.tasks.base import VisionTask
@@ -110,11 +114,18 @@ class _Step:
     given: list[_Given] = field(default_factory=list)
 
 
+class _TooSmallElsewhereError(MemoryError):
+    """Another process could not compute its part of the step."""
+
+
 class StepsInPieces(_AutomaticOptimization):
     """Lightning's way from a batch to gradients and a step, which halves what is computed at once when memory ends.
 
     The step that failed is done again from its first batch on, with the same images, random numbers and statistics of
-    norms as before. Of several processes none can do a step again alone: there the error stands.
+    norms as before. Several processes bring their gradients together while they compute them, and none can do a step
+    again alone. So a batch that asks more of the memory of one of them than any before is computed by each for
+    itself: they hear whether all have come through before they bring anything together, and halve alike where one
+    has not. On any other batch of theirs the error stands.
     """
 
     def __init__(self, trainer: L.Trainer, asked: int) -> None:
@@ -123,16 +134,18 @@ class StepsInPieces(_AutomaticOptimization):
         self._step: _Step | None = None
         self._before: _Before | None = None
         self._updates_weights = False
+        self._most = (0, 0)
+        self._is_apart = self._has_heard = False
 
     def run(self, optimizer: Any, batch_idx: int, kwargs: OrderedDict[str, Any]) -> dict[str, Any]:
         if self._step is None:
             self._step = _Step()
-            if self.trainer.world_size == 1:
-                self._before = self._before or _Before(self._task)
-                self._before.take()
+            self._before = self._before or _Before(self._task)
+            self._before.take()
         batch = kwargs["batch"]
         self._step.given.append(_Given(batch_idx, batch, kwargs, self.trainer.accumulate_grad_batches))
         steps, again = self.trainer.global_step, False
+        self._is_apart = self._can_be_apart and self._asks_for_more(batch)
         while (done := self._attempted(optimizer, again=again)) is None:
             self._make_smaller()
             again = True
@@ -145,28 +158,65 @@ class StepsInPieces(_AutomaticOptimization):
         task: Any = self.trainer.lightning_module
         return task  # type: ignore[no-any-return]
 
+    @property
+    def _is_one_of_many(self) -> bool:
+        return self.trainer.world_size > 1
+
+    @property
+    def _can_be_apart(self) -> bool:
+        """Norms that see the batches of all processes have them wait for one another in the middle of a step."""
+        strategy = self.trainer.strategy
+        return isinstance(strategy, Processes) and strategy._layer_sync is None
+
+    def _asks_for_more(self, batch: Batch[Any]) -> bool:
+        """Whether any process has more values of pictures, or more objects, than it had at a time before."""
+        values, objects = batch.images.numel(), batch.targets.labels.numel()
+        asks = values > self._most[0] or objects > self._most[1]
+        self._most = max(values, self._most[0]), max(objects, self._most[1])
+        return agreed(asks)[0]
+
     def _attempted(self, optimizer: Any, *, again: bool) -> dict[str, Any] | None:
         """None where the memory was too small; what had been computed is let go of on return."""
         assert self._step is not None
         *earlier, last = self._step.given
-        self._updates_weights = False
+        self._updates_weights = self._has_heard = False
+        if self._is_apart and (again or not earlier):
+            same_tensors(self._task)
         try:
-            for given in earlier if again else ():
-                self._add_gradients(optimizer, given, self._parts(given))
-            *first, (portion, piece) = self._parts(last)
-            self._add_gradients(optimizer, last, first)
-            self.trainer.accumulate_grad_batches = last.accumulated
-            self._task.portion = portion
-            return super().run(optimizer, last.number, OrderedDict({**last.kwargs, "batch": piece}))
+            with self._apart():
+                for given in earlier if again else ():
+                    self._add_gradients(optimizer, given, self._parts(given))
+                *first, (portion, piece) = self._parts(last)
+                self._add_gradients(optimizer, last, first)
+                self.trainer.accumulate_grad_batches = last.accumulated
+                self._task.portion = portion
+                done = super().run(optimizer, last.number, OrderedDict({**last.kwargs, "batch": piece}))
+            if not self._has_heard:
+                self._hear_of_others()
+            return done
         except (RuntimeError, MemoryError, ValueError) as error:
             size = self._size
             if is_lone_picture(error) and self._task.sizes.training is not None:
                 raise too_small("training_batch_size", self._asked, least=2) from None
-            if not is_out_of_memory(error) or self._updates_weights or self.trainer.world_size > 1:
+            stands = self._is_one_of_many and not self._is_apart
+            if not is_out_of_memory(error) or self._updates_weights or stands:
                 raise
+            if not self._has_heard:
+                agreed(True)
             if size == 1:
                 raise too_small("training_batch_size", self._asked) from None
             return None
+
+    def _apart(self) -> AbstractContextManager[None]:
+        strategy = self.trainer.strategy
+        return strategy.apart() if self._is_apart and isinstance(strategy, Processes) else nullcontext()
+
+    def _hear_of_others(self) -> None:
+        """Once for each attempt at a batch that every process computes for itself."""
+        if self._is_apart:
+            self._has_heard = True
+            if agreed(False)[0]:
+                raise _TooSmallElsewhereError
 
     @property
     def _size(self) -> int:
@@ -194,7 +244,7 @@ class StepsInPieces(_AutomaticOptimization):
 
     def _make_smaller(self) -> None:
         assert self._before is not None
-        task, size = self._task, self._size
+        task, size = self._task, max(each(self._size))
         step = self.optim_progress.optimizer.step
         step.total.ready, step.current.ready = step.total.completed, step.current.completed
         task.sizes.training = halved(size)
@@ -214,7 +264,10 @@ class StepsInPieces(_AutomaticOptimization):
     def _optimizer_step(self, batch_idx: int, train_step_and_backward_closure: Callable[[], Tensor | None]) -> None:
         def gradients() -> Tensor | None:
             loss = train_step_and_backward_closure()
+            self._hear_of_others()
             self._updates_weights = True  # from here on a step cannot be done again
+            if self._is_apart:
+                mean_gradients(self._task)
             return loss
 
         super()._optimizer_step(batch_idx, gradients)
@@ -235,8 +288,9 @@ def why_it_failed(error: BaseException, training: TrainingConfig) -> TrainingErr
             f" Change training.training_batch_size={size}: two pictures are the least."
         )
     if is_out_of_memory(error):
+        smaller = f", such as training.training_batch_size={halved(int(size))}" if int(size) > 1 else ""
         return TrainingError(
             f"The memory is too small for training.training_batch_size={size}: {first_line(error)}. Give smaller"
-            " batches, training.number_of_workers=0, or choose a smaller model."
+            f" batches{smaller}, training.number_of_workers=0, or choose a smaller model."
         )
     return None

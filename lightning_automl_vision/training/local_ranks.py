@@ -23,11 +23,19 @@ if TYPE_CHECKING:
 # The process that started this one, which ends with it.
 PARENT = "LAV_RANK_PARENT"
 # What those say that only lost another one.
-_FOLLOWS = re.compile(r"closed by peer|connection reset|broken pipe|Socket Timeout|ncclRemoteError|gloo", re.IGNORECASE)
+_FOLLOWS = re.compile(
+    r"closed by peer|connection reset|broken pipe|Socket Timeout|ncclRemoteError|gloo|another process of this training",
+    re.IGNORECASE,
+)
 
 
 class RankError(TrainingError):
     """One of a training's processes ended before the training did; leaves with the same exit code."""
+
+
+def only_lost_another(words: str) -> bool:
+    """Whether a process that ended with these words was not the first to end."""
+    return _FOLLOWS.search(words) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +131,7 @@ class LocalRanks:
         if faults and len(self.ranks) > 1:
             time.sleep(0.3)
             faults = self._faults()
-        return next((fault for fault in faults if not _FOLLOWS.search(str(fault))), faults[0] if faults else None)
+        return next((fault for fault in faults if not only_lost_another(str(fault))), faults[0] if faults else None)
 
     def end(self, seconds: float) -> None:
         """Wait so long for them to end, then ask them to, then kill them."""

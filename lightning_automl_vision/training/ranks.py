@@ -6,6 +6,7 @@ The first writes; the others do the same and write nothing. All that they say to
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import distributed
 from torch._C._distributed_c10d import TCPStore
 
-from lightning_automl_vision.errors import ConfigError, VisionError
+from lightning_automl_vision.errors import ConfigError, TrainingError, VisionError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.training.gathering import LOCAL_WORLD_SIZE, is_connected
 from lightning_automl_vision.training.launchers import (
@@ -33,7 +34,7 @@ from lightning_automl_vision.training.launchers import (
     machine_number,
     shares_machine,
 )
-from lightning_automl_vision.training.local_ranks import PARENT, LocalRanks, Place
+from lightning_automl_vision.training.local_ranks import PARENT, LocalRanks, Place, only_lost_another
 
 if TYPE_CHECKING:
     from lightning_automl_vision.composed import Settings
@@ -148,14 +149,29 @@ def connected(settings: Settings, folder: Path, *, device: str, lost: Lost) -> I
     environment = launched(trainer)
     if environment is not None:
         shared = environment.is_launched and shares_machine(os.environ)
-        with shared_threads(trainer.devices if shared else 1), _group(environment, device, trainer):
+        with _loss_in_words(), shared_threads(trainer.devices if shared else 1), _group(environment, device, trainer):
             yield
         return
-    with shared_threads(trainer.devices) as threads:
+    with _loss_in_words(), shared_threads(trainer.devices) as threads:
         store, place = _meeting_place(trainer)
         ranks = LocalRanks.start(settings, folder, place, threads)
         with _watched(ranks, lost), _group(Started(place), device, trainer, store, ranks):
             yield
+
+
+@contextmanager
+def _loss_in_words() -> Iterator[None]:
+    """Where another process is gone of which nobody here can say why."""
+    try:
+        yield
+    except RuntimeError as error:  # of which torch's own are kinds
+        if not only_lost_another(str(error)):
+            raise
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error).strip()).partition("\n")[0].partition(". ")[0][:100]
+        raise TrainingError(
+            f"Another process of this training has ended, or cannot be reached any more ({reason}). What it said last"
+            " tells why: on the console of its machine, or where its launcher keeps that."
+        ) from error
 
 
 def _meeting_place(trainer: TrainerConfig) -> tuple[TCPStore, Place]:

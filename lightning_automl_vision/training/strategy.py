@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from lightning_automl_vision.models import Batch, BoxTargets
 from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.trainer_settings import TrainerConfig
 from lightning_automl_vision.training.gathering import agreed, is_connected, share
+from lightning_automl_vision.training.gradients import add_in_order
 from lightning_automl_vision.training.local_ranks import Place
 from lightning_automl_vision.training.random_states import random_states, set_random_states
 from lightning_automl_vision.training.ranks import Started, launched
@@ -26,6 +30,30 @@ _TRIED = 2  # pictures: batch norms take no fewer
 
 class Processes(DDPStrategy):
     """Lightning's own, but that an evaluation asks nothing of the other processes, which may have fewer batches."""
+
+    _is_apart = False
+
+    def configure_ddp(self) -> None:
+        super().configure_ddp()
+        if self.root_device.type == "cpu" and share().size > 2:
+            assert isinstance(self.model, DistributedDataParallel)
+            add_in_order(self.model)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Within it training steps ask nothing of the others either, and what comes of them stays here."""
+        self._is_apart = True
+        try:
+            yield
+        finally:
+            self._is_apart = False
+
+    def training_step(self, *arguments: Any, **options: Any) -> Any:
+        if not self._is_apart:
+            return super().training_step(*arguments, **options)
+        assert self.lightning_module is not None
+        with self.precision_plugin.train_step_context():
+            return self.lightning_module.training_step(*arguments, **options)
 
     def validation_step(self, *arguments: Any, **options: Any) -> Any:
         assert self.lightning_module is not None
@@ -67,13 +95,21 @@ def devices_of(trainer: TrainerConfig, *, unused: bool) -> dict[str, Any]:
     }
 
 
+def leave_ending_to_us(trainer: L.Trainer) -> None:
+    """Lightning asks in each batch, on the device, whether the first process was told to end, and tells the others from
+    within its handler, in the middle of whatever they do: what asks for an end and who hears of it is in ending.py.
+    """
+    setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
+    setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010
+
+
 def _place(trainer: TrainerConfig) -> Place:
-    """Of the first process of a machine, which has started the others: they are connected, wherever that was."""
+    """Of a process that was started by nobody else: it is connected, wherever that was."""
     rank, size, _ = share()
     return Place(
         rank=rank,
         size=size,
-        local_rank=0,
+        local_rank=rank % trainer.devices,
         local_size=trainer.devices,
         node_rank=rank // trainer.devices,
         address="127.0.0.1",

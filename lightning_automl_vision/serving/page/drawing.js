@@ -9,6 +9,8 @@ const LARGEST = 8; // times a small picture is magnified
 const COARSE = 3; // from where on its pixels are shown as they are
 const MARGIN = 24; // of the stage, in pixels
 const ABOVE = 215;
+const SHARE = 0.3; // of the picture's width that a tag may have in any case
+const MOST_LETTERS = 60;
 
 export const colourOf = (index) => COLOURS[index % COLOURS.length];
 
@@ -27,8 +29,9 @@ export function draw(canvas, picture, objects, chosen) {
   context.imageSmoothingQuality = "high";
   if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   else nothing(context);
-  for (const found of objects) outline(context, found, unit, chosen && found !== chosen);
-  for (const found of objects) if (!chosen || found === chosen) tag(context, found, unit);
+  for (const found of objects.toReversed()) outline(context, found, unit, chosen && found !== chosen);
+  const tags = [];
+  for (const found of chosen ? [chosen] : objects) tag(context, found, unit, tags);
 }
 
 function nothing(context) {
@@ -65,16 +68,21 @@ function trace(path, part, width, height) {
   path.closePath();
 }
 
-function tag(context, found, unit) {
+// Objects come best first: a tag that would lie on another is left out, as the list beside the picture has them all.
+function tag(context, found, unit, tags) {
   const { width, height } = context.canvas;
-  const text = `${found.label} ${found.score.toFixed(2)}`;
   const size = 13 * unit;
   context.font = `600 ${size}px system-ui, "DejaVu Sans", sans-serif`;
+  const { topX, topY, bottomX } = found.box;
+  const text = fitted(context, found, Math.max((bottomX - topX) * width, SHARE * width) - 10 * unit);
   const wide = context.measureText(text).width + 10 * unit;
   const tall = size + 7 * unit;
-  const left = Math.max(0, Math.min(found.box.topX * width - 1.25 * unit, width - wide));
-  const above = found.box.topY * height - tall;
-  const top = Math.min(above >= 0 ? above : found.box.topY * height, height - tall);
+  const left = Math.max(0, Math.min(topX * width - 1.25 * unit, width - wide));
+  const above = topY * height - tall;
+  const top = Math.min(above >= 0 ? above : topY * height, height - tall);
+  const isFree = ([x, y, right]) => left >= right || left + wide <= x || top >= y + tall || top + tall <= y;
+  if (!tags.every(isFree)) return;
+  tags.push([left, top, left + wide]);
   context.fillStyle = found.colour;
   context.beginPath();
   context.roundRect(left, top, wide, tall, 3 * unit);
@@ -82,4 +90,13 @@ function tag(context, found, unit) {
   context.fillStyle = "#000";
   context.textBaseline = "middle";
   context.fillText(text, left + 5 * unit, top + tall / 2 + 0.5 * unit);
+}
+
+// The label and the score; of a label that is too wide as much as there is room for.
+function fitted(context, { label, score }, room) {
+  const letters = [...label];
+  const text = (kept) => `${letters.slice(0, kept).join("")}${kept < letters.length ? "…" : ""} ${score.toFixed(2)}`;
+  let kept = Math.min(letters.length, MOST_LETTERS);
+  while (kept > 1 && context.measureText(text(kept)).width > room) kept -= 1;
+  return text(kept);
 }

@@ -85,7 +85,8 @@ function answer(found, time, by) {
 function classes({ probs, labels, decided }, several) {
   const rows = labels.map((label, index) => ({ label, score: probs[index], colour: colourOf(index) }));
   rows.sort((one, other) => other.score - one.score);
-  const chosen = several ? rows.filter(({ score }) => score >= LIKELY) : rows.slice(0, 1);
+  const likely = (score, number) => (several ? score >= LIKELY : number === 0 && score !== null);
+  const chosen = rows.filter(({ score }, number) => likely(score, number));
   const names = decided ?? chosen.map(({ label }) => label);
   say(`${names.length ? names.join(", ") : "None of the classes"}${state.told}`);
   at("answers").replaceChildren(...rows.slice(0, MOST_CLASSES).map(row), ...more(rows.length - MOST_CLASSES));
@@ -104,7 +105,7 @@ function filtered() {
   const threshold = Number(at("threshold").value);
   at("threshold-value").textContent = threshold.toFixed(2);
   const shown = state.objects.filter(({ score }) => score + SLACK >= threshold);
-  say(`${shown.length} object${shown.length === 1 ? "" : "s"}${state.told}`);
+  say(`${shown.length || "No"} object${shown.length === 1 ? "" : "s"}${state.told}`);
   draw(at("canvas"), state.picture, shown);
   const items = shown.slice(0, MOST_SHOWN).map((found) => {
     const item = row(found);
@@ -124,7 +125,7 @@ function row({ label, score, colour }) {
   bar.append(filling);
   const name = element("span", "name", label);
   name.title = label;
-  item.append(swatch, name, element("span", "score", score.toFixed(3)), bar);
+  item.append(swatch, name, element("span", "score", score === null ? "none" : score.toFixed(3)), bar);
   return item;
 }
 

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field  # no deferred annotations: hydra imports this under no name of its own
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -19,6 +20,8 @@ class SweeperConfig:
     """The keys of Hydra's Optuna sweeper; `limits` and `search` say the same in this project's words."""
 
     _target_: str = "hydra_plugins.lav_sweeper.sweeper.AutomlSweeper"
+    _recursive_: bool = False  # a sampler is made where its faults are told
+    defaults: list[Any] = field(default_factory=lambda: ["_self_", {"sampler": None}])
     sampler: Any = None
     direction: Any = None
     study_name: str | None = None
@@ -26,13 +29,29 @@ class SweeperConfig:
     n_trials: int | None = None
     n_jobs: int | None = None
     max_failure_rate: float = 1.0
-    params: dict[str, Any] | None = field(default_factory=dict)
+    params: Any = None
     lease_seconds: float = 60.0  # a worker that is silent for so long is taken for dead
+
+
+SAMPLERS = ("tpe", "random", "grid", "cmaes", "nsgaii", "bayesian", "sobol")
+
+
+@dataclass
+class SamplerConfig:
+    """A choice of the group that Hydra's Optuna sweeper has too."""
+
+    name: str
+    seed: int | None = None
 
 
 ConfigStore.instance().store(
     group="hydra/sweeper", name="automl", node=SweeperConfig, provider="lightning_automl_vision"
 )
+if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:  # which has samplers of these names itself
+    for name in SAMPLERS:
+        ConfigStore.instance().store(
+            group="hydra/sweeper/sampler", name=name, node=SamplerConfig(name=name), provider="lightning_automl_vision"
+        )
 
 
 class AutomlSweeper(Sweeper):
@@ -51,6 +70,10 @@ class AutomlSweeper(Sweeper):
         from lightning_automl_vision.search.job import run_sweep
 
         assert self.config is not None
+        if self.config.job.name == "plan":
+            from lightning_automl_vision.search.automode import plan_sweep
+
+            return plan_sweep(self.config, arguments)
         if self.config.hydra.launcher.get("n_jobs") == 1:
             raise ConfigError("hydra.launcher.n_jobs=1: one worker of joblib is no process of its own. Leave it out.")
         is_basic = self.config.hydra.launcher.get("_target_", "").endswith(".BasicLauncher")
