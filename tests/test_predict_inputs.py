@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -316,4 +317,7 @@ def test_what_is_read_is_prepared_before_the_network_asks_for_it(folder: Path) -
     listening = Listening(card=told.card, resizing=told.resizing, network=told.network)
     answered = answers(listening, pictures, 8)
     next(answered)
-    assert len(asked) >= 16
+    until = time.monotonic() + 20
+    while len(asked) < 16 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(asked) >= 16, "nothing is read before it is asked for"

@@ -199,7 +199,7 @@ def test_a_trial_is_shown_the_gpus_of_its_slot(tmp_path: Path, monkeypatch: pyte
 def test_without_gpus_slots_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process of a trial has its part of the trial's threads, which the trial deals out."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("lightning_automl_vision.search.sweep.usable_cores", lambda: 12)
+    monkeypatch.setattr("lightning_automl_vision.search.slots.usable_cores", lambda: 12)
     work = work_of(tmp_path, monkeypatch, "trainer.devices=2")
     _drive(work, _board(work, aloud=False), None, None)
     assert shown(work) == {(None, "4"): 4}
