@@ -15,7 +15,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from yolov5_prediction import least
 
 from lightning_automl_vision.data.batching import no_targets
 from lightning_automl_vision.data.module import padded
@@ -91,17 +91,6 @@ def eager(folder: Path) -> Callable[[Sequence[Pixels]], Any]:
             return model.predict(batch)
 
     return network
-
-
-def least(calls: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
-    best = [float("inf")] * len(calls)
-    for number in range(rounds + 1):
-        for index, call in enumerate(calls):
-            started = time.process_time()
-            call()
-            if number:  # the first round warms up
-                best[index] = min(best[index], time.process_time() - started)
-    return best
 
 
 def measured(case: Case, size: tuple[int, int], rounds: int) -> dict[str, float]:
