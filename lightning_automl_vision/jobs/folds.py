@@ -22,6 +22,7 @@ from lightning_automl_vision.result import FINISHED, PRUNED, RESULT, PrimaryMetr
 from lightning_automl_vision.run import RunFolder, finite, write
 from lightning_automl_vision.storage import append, writing
 from lightning_automl_vision.tiler_settings import TilingConfig
+from lightning_automl_vision.training.continuing import FREE, differing, flat, flat_settings
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.labelled import DataSplits, FoldedData
@@ -31,11 +32,7 @@ if TYPE_CHECKING:
 _MINUTE = 60.0
 _NEVER = "never"
 # What two attempts at one fold may differ in.
-_FREE = (
-    *("output_dir", "quiet", "resume", "limits", "logger", "job", "checkpoint", "runs", "data.cache", "task.pictures"),
-    *("training.number_of_workers", "training.checkpoint_minutes", "training.checkpoint_frequency"),
-    *("trainer.log_every_n_steps", "trainer.accelerator", "data.cache_size_megabytes", "data.stream_image_files"),
-)
+_FREE = (*FREE, "job", "checkpoint", "runs")
 
 
 def check_folds(settings: Settings) -> None:
@@ -357,22 +354,15 @@ def _check_same(path: Path, settings: Settings) -> None:
     file = path / "config.yaml"
     if not file.exists() or _finished(path) is None:
         return
-    before, now = dict(_flat(yaml.safe_load(file.read_text(encoding="utf-8")))), dict(_flat(settings.as_dict()))
-    for name in sorted(before.keys() & now.keys()):
-        if before[name] != now[name] and not any(name == free or name.startswith(f"{free}.") for free in _FREE):
-            raise ConfigError(
-                f"output_dir={path.parent}: {path.name} was trained with {name}={before[name]}, and this would go on"
-                f" with {name}={now[name]}. Repeat that command, begin anew in its place with resume={_NEVER}, or name"
-                " another folder."
-            )
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", item
+    before, now = flat(yaml.safe_load(file.read_text(encoding="utf-8"))), flat_settings(settings)
+    both = sorted(before.keys() & now.keys())
+    name = next(differing({key: before[key] for key in both}, {key: now[key] for key in both}, _FREE), None)
+    if name is not None:
+        raise ConfigError(
+            f"output_dir={path.parent}: {path.name} was trained with {name}={before[name]}, and this would go on"
+            f" with {name}={now[name]}. Repeat that command, begin anew in its place with resume={_NEVER}, or name"
+            " another folder."
+        )
 
 
 def _moved(value: Any, old: str, new: str) -> Any:

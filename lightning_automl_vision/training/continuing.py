@@ -86,12 +86,12 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
         values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {} if can_go_on(folder) else None
-    return _flat(values)
+    return flat(values)
 
 
 def flat_settings(settings: Settings) -> dict[str, Any]:
     """By full names, as they are read from the file that they are written into."""
-    return _flat(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(settings.as_dict())))))
+    return flat(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(settings.as_dict())))))
 
 
 def differing(earlier: Mapping[str, Any], now: Mapping[str, Any], free: tuple[str, ...]) -> Iterator[str]:
@@ -103,11 +103,12 @@ def differing(earlier: Mapping[str, Any], now: Mapping[str, Any], free: tuple[st
             yield name
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested values by their full names."""
     if not isinstance(values, dict) or not values:
         return {prefix: values}
     return {
         name: value
         for key, below in values.items()
-        for name, value in _flat(below, f"{prefix}.{key}" if prefix else str(key)).items()
+        for name, value in flat(below, f"{prefix}.{key}" if prefix else str(key)).items()
     }
