@@ -30,12 +30,16 @@ from lightning_automl_vision.search.trial_process import without_cluster
 from lightning_automl_vision.tables import table
 
 SIDE = 160
+SIZES = ("training_crop_size", "validation_crop_size", "validation_resize_size")
 CASES = {
-    "resnet18 at 64": (
-        "task=image_classification",
-        "model=resnet18",
-        *(f"training.{name}=64" for name in ("training_crop_size", "validation_crop_size", "validation_resize_size")),
-    ),
+    **{
+        f"resnet18 at {size}": (
+            "task=image_classification",
+            "model=resnet18",
+            *(f"training.{name}={size}" for name in SIZES),
+        )
+        for size in (64, 224)
+    },
     "yolov5 nano at 128": (
         "task=image_object_detection",
         "model=yolov5",

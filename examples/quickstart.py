@@ -1,4 +1,4 @@
-"""Generates a small labelled set of shapes, finds a model for it in four minutes, and uses the model.
+"""Generates a small labelled set of shapes, finds a model for it in three minutes, and uses the model.
 
 python examples/quickstart.py FOLDER
 """

@@ -24,6 +24,8 @@ _WITHOUT_RUNS = {
 # Keys whose value is a mapping with keys of its own, which hydra would merge into the one that is there.
 _OPEN = ("search.early_termination", "search.sampler", "hydra.sweeper.sampler", "hydra.sweeper.params")
 _SWEEP = ("-m", "--multirun")
+# Of hydra's own: what shows a configuration, and runs nothing.
+_SHOWN_ALONE = ("--cfg", "-c", "--info", "-i")
 
 
 def rewrite(arguments: Sequence[str]) -> list[str]:
@@ -32,6 +34,7 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     if any(map(_is_for_automode, arguments)) and not any(word.startswith("+search=") for word in arguments):
         arguments = [*arguments, "+search=automode"]
     begins = any(map(_begins_sweep, arguments)) and "plan" not in arguments[:1]  # which looks at a sweep from outside
+    begins = (begins or any(map(_is_of_sweeper, arguments))) and not {*arguments} & {*_SHOWN_ALONE}
     if begins or {*arguments[1:]} & {*_SWEEP}:  # hydra takes it at either end alone
         arguments = [*(argument for argument in arguments if argument not in _SWEEP), _SWEEP[1]]
     if not arguments or not _is_word(arguments[0]):
@@ -81,6 +84,12 @@ def _check_key(verb: str, argument: str, own: set[str]) -> None:
 def _begins_sweep(argument: str) -> bool:
     key, _, value = argument.partition("=")
     return key == "+search" or (key == "limits.max_trials" and value.isdigit() and int(value) > 1)
+
+
+def _is_of_sweeper(argument: str) -> bool:
+    """What a sweep alone obeys; one trial is what there is without one."""
+    key = argument.lstrip("+~").partition("=")[0]
+    return key.startswith(("hydra.sweeper.", "hydra/sweeper")) and argument != "hydra.sweeper.n_trials=1"
 
 
 def _is_for_automode(argument: str) -> bool:

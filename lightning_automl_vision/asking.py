@@ -185,8 +185,13 @@ def answers(
     from lightning_automl_vision.data.reading_ahead import read_ahead
 
     ahead = 0 if predictor.tiling.cuts else 2 * batch_size
-    places = (picture.image for picture in pictures)
-    read = read_ahead(lambda place: predictor.prepared(predictor.picture(place)), places, ahead=ahead)
+
+    def prepared(picture: Picture) -> Any:
+        if picture.fault is not None:
+            raise DataError(picture.fault)
+        return predictor.prepared(predictor.picture(picture.image))
+
+    read = read_ahead(prepared, pictures, ahead=ahead)
     for picture, _, answer in _in_batches(predictor, zip(pictures, repeat(None), read, strict=False), batch_size):
         yield picture, answer
 

@@ -101,7 +101,7 @@ def chosen_points(examination: Examination, rule: Rule, config: OperatingPointsC
     }
     enough = {name: one for name, one in zip(names, calibrated.candidates, strict=True) if name not in kept_usual}
     chosen = dict(zip(enough, choose(rule, [*enough.values()]), strict=True))
-    kept_usual |= {name: f"no threshold has {rule}" for name, one in chosen.items() if one is None}
+    kept_usual |= {name: why_none(rule, examples[name]) for name, one in chosen.items() if one is None}
     return Choice(
         rule=rule,
         images=len(examination.images),
@@ -110,6 +110,13 @@ def chosen_points(examination: Examination, rule: Rule, config: OperatingPointsC
         chosen={name: one for name, one in chosen.items() if one is not None},
         kept_usual=kept_usual,
     )
+
+
+def why_none(rule: Rule, examples: int) -> str:
+    """Of a class with enough examples; ``max_f1`` finds a threshold wherever anything right was found."""
+    if rule.at_least:
+        return f"no threshold has {rule}"
+    return f"none of its {examples} examples was found"
 
 
 def _labels(examination: LabelsExamination, config: OperatingPointsConfig) -> Calibrated:

@@ -11,7 +11,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lightning_automl_vision.config_errors import hint_of_range, unknown_key
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.keys import check_ranges
+from lightning_automl_vision.keys import as_written, check_ranges
 from lightning_automl_vision.settings import (
     AugmentConfig,
     DataConfig,
@@ -57,10 +57,11 @@ class Settings:
         try:
             values: Any = OmegaConf.to_object(config)
         except MissingMandatoryValue as error:
-            raise ConfigError(f"{error.full_key} has no value. Give one: {error.full_key}=VALUE.") from None
+            name = as_written(str(error.full_key))
+            raise ConfigError(f"{name} has no value. Give one: {name}=VALUE.") from None
         except OmegaConfBaseException as error:
             raise ConfigError(
-                f"{error.full_key}: {str(error).splitlines()[0]}.{hint_of_range(str(error.full_key))}"
+                f"{as_written(str(error.full_key))}: {str(error).splitlines()[0]}.{hint_of_range(str(error.full_key))}"
             ) from None
         settings = cls(overrides=overrides, **{name: value for name, value in values.items() if name in _names(cls)})
         settings.check()

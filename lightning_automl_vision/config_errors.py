@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 
-from lightning_automl_vision.keys import Key, described, nearest
+from lightning_automl_vision.keys import Key, as_written, described, nearest
 from lightning_automl_vision.typed_nodes import typed_nodes
 
 _SHOWN = 4
@@ -27,8 +27,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
     cause = error.__cause__
     if isinstance(error, OverrideParseException):
         return _distribution(error.override) or (
-            f"Cannot read the argument {error.override!r}. Put a value with spaces, brackets, commas or equal signs"
-            """ in two pairs of quotes: 'key="value"'."""
+            f"Cannot read the argument {as_written(str(error.override))!r}. Put a value with spaces, brackets, commas"
+            """ or equal signs in two pairs of quotes: 'key="value"'."""
         )
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error)
@@ -51,11 +51,12 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
         if not override and missing:
             return unknown_key(missing[1])
         if override and cause is not None:
-            return f"{override}: {_first_line(cause)}.{hint_of_range(override)}"
+            return f"{as_written(override)}: {_first_line(cause)}.{hint_of_range(override)}"
     return _first_line(error)
 
 
 def _several_values(override: str, arguments: Sequence[str]) -> str:
+    override = as_written(override)
     key, _, value = override.partition("=")
     way = "begin with -m"
     if "job=plan" in arguments:
@@ -68,12 +69,15 @@ def _several_values(override: str, arguments: Sequence[str]) -> str:
 
 def unknown_key(override: str) -> str:
     """The line for a key that does not exist, with the name that was probably meant."""
-    name = override.lstrip("+~").partition("=")[0]
+    name = as_written(override.lstrip("+~").partition("=")[0])
     group, _, rest = name.rpartition(".")
-    known = dict(known_keys())
+    known = {as_written(full): full for full, _ in known_keys()}
     leaf = rest or name
     if name in known:
-        return f"There is no key {name!r} in what is chosen: it belongs to {_owners(name)}."
+        way = " Add +search=NAME." if group == "search" else ""
+        elsewhere = [full for full in known if not group and full.endswith(f".{name}")]
+        more = f" There is {' and '.join(elsewhere)} too." if elsewhere else ""
+        return f"There is no key {name!r} in what is chosen: it belongs to {_owners(known[name])}.{way}{more}"
     if leaf in ELSEWHERE:
         return f"There is no key {name!r}: write {ELSEWHERE[leaf]}."
     renamed = _called_before(leaf)
@@ -127,7 +131,10 @@ def known_keys() -> Iterator[tuple[str, Key]]:
 def _called_before(leaf: str) -> list[str]:
     """The keys that had this name; each node of a group may know old names of its own."""
     found = (
-        key.name for (group, _), node in typed_nodes().items() for key in described(node, group) if leaf in key.key.old
+        as_written(key.name)
+        for (group, _), node in typed_nodes().items()
+        for key in described(node, group)
+        if leaf in key.key.old
     )
     return list(dict.fromkeys(found))
 
@@ -140,7 +147,8 @@ def _owners(name: str) -> str:
         for (owner, choice), node in typed_nodes().items()
         if owner == group and not choice.startswith("default_for_") and name in {f.name for f in described(node, group)}
     ]
-    shown = ", ".join(f"{group}={choice}" for choice in owners[:_SHOWN])
+    before = {"search": "+search=", "job": "lav "}.get(group, f"{group}=")
+    shown = ", ".join(f"{before}{choice}" for choice in owners[:_SHOWN])
     return f"{shown} and {len(owners) - _SHOWN} more" if len(owners) > _SHOWN else shown
 
 

@@ -3,10 +3,12 @@
 VisionError
 ├── ConfigError       the command or the configuration asks for something impossible
 ├── DataError         the labelled data cannot be used as they are
+│   └── UnreachableError  a server that has a part of them does not answer, and may again
 ├── PluginError       a plugin could not be loaded, or two plugins disagree
 ├── WeightsError      weights are missing, unreachable or do not fit
 ├── TrainingError     training started and could not go on
-│   └── StorageError  a file of the run could not be written
+│   ├── StorageError  a file of the run could not be written
+│   └── LostImagesError  too many images cannot be read any more
 ├── RequirementError  a model is not as good as it was required to be
 ├── ReproductionError a run that was trained again did not come out the same
 └── Interrupted       the user stopped the run
@@ -31,6 +33,12 @@ class DataError(VisionError):
     exit_code = 3
 
 
+class UnreachableError(DataError):
+    """A server that has a part of the data does not answer; it may when it is asked later."""
+
+    exit_code = 6
+
+
 class PluginError(VisionError):
     """A plugin could not be loaded, or two plugins disagree."""
 
@@ -53,6 +61,10 @@ class StorageError(TrainingError):
     """A file of the run could not be written, most often because the disk is full."""
 
     exit_code = 9
+
+
+class LostImagesError(TrainingError):
+    """So many images cannot be read any more that training on would be learning from others."""
 
 
 class RequirementError(VisionError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+from lightning_automl_vision.errors import ConfigError
+
 
 @cache
 def version_of(package: str) -> str | None:
@@ -12,3 +14,14 @@ def version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:  # needed elsewhere: on another system, or for another task
         return None
+
+
+def require_torch(what: object) -> None:
+    """ConfigError where torch, which only some models are asked with, cannot be imported."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"{what} needs torch, which cannot be imported ({' '.join(str(error).split())}). Install it, or where it is"
+            " installed, export the run with format=onnx or openvino, which are asked without it."
+        ) from None

@@ -127,7 +127,13 @@ def check_ranges(node: Any, prefix: str) -> None:
     for described_key in described(node, prefix):
         fault = described_key.key.fault(described_key.value)
         if fault:
-            raise ConfigError(f"{described_key.name}={described_key.value}: {fault}. {described_key.key.help}")
+            name = as_written(described_key.name)
+            raise ConfigError(f"{name}={described_key.value}: {fault}. {described_key.key.help}")
+
+
+def as_written(name: str) -> str:
+    """A verb's own key, or an argument with one, as the command line has it after the verb."""
+    return name.removeprefix("job.")
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -62,16 +63,22 @@ def run(config: DictConfig, overrides: Sequence[str]) -> float | None:
     if settings.job.name == "train" and settings.limits.max_trials > 1:
         from lightning_automl_vision.search.job import run_sweep
 
-        return run_sweep(config, {}, overrides)
+        return run_sweep(config, _sweeper_keys(), overrides)
     if settings.job.name == "plan" and (settings.limits.max_trials > 1 or config.get("search") is not None):
         from lightning_automl_vision.search.automode import plan_sweep
 
-        plan_sweep(config, overrides)
+        plan_sweep(config, _sweeper_keys(), overrides)
         return None
     job = job_module(settings.job.name)
     with on_console(quiet=settings.quiet):
         outcome: float | None = job.run(settings)
     return outcome
+
+
+def _sweeper_keys() -> Mapping[str, Any]:
+    """What an experiment says of a sweep that no -m begins."""
+    sweeper = HydraConfig.get().sweeper if HydraConfig.initialized() else {}
+    return sweeper if str(sweeper.get("_target_", "")).endswith(".AutomlSweeper") else {}
 
 
 def _compose_once() -> None:

@@ -22,6 +22,7 @@ from lightning_automl_vision.search.comparing import interval_of, resample
 from lightning_automl_vision.search.per_image import PER_IMAGE, load
 
 CARD = "README.md"
+_SETTINGS = "## Settings"
 _MOST_CLASSES = 100
 _OF_A_CLASS = ("support", "objects", "precision", "recall", "f1", "average_precision")
 
@@ -50,6 +51,20 @@ def write_card(run: Path) -> None:
         LOG.warning("There is no %s/model/%s: %s", run, CARD, error)
 
 
+def rewrite_settings(model: Path) -> None:
+    """The section on settings in the card that lies in a model folder; all else in it stays."""
+    file = model / CARD
+    try:
+        before, title, after = file.read_text(encoding="utf-8").partition(f"\n{_SETTINGS}\n")
+        _, mark, rest = after.partition("\n## ")
+        if title:
+            write(file, f"{before}\n{_section(_SETTINGS, _settings(_read(model / SETTINGS)))}{mark}{rest}")
+    except FileNotFoundError:
+        return
+    except (VisionError, OSError, ValueError) as error:
+        LOG.warning("%s is as it was: %s", file, error)
+
+
 def facts_of(run: Path) -> Facts:
     """Of a run, a trial, or the copy of a sweep's winner, whose images' figures stay with the trial."""
     model, test = run / "model", _read(run / "test.json")
@@ -69,7 +84,7 @@ def facts_of(run: Path) -> Facts:
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
@@ -92,12 +107,16 @@ def card_of(facts: Facts) -> str:
         "## Metrics": _metrics(facts),
         "## Classes": _classes(facts),
         "## Data": _data(facts),
-        "## Settings": _settings(facts),
+        _SETTINGS: _settings(facts.settings),
         "## Licences": _licences(facts, name),
         "## Versions": _versions(facts),
     }
-    sections = ((title, [*lines]) for title, lines in parts.items())
-    return "\n".join(f"{title}\n\n" + "\n".join(lines) + "\n" for title, lines in sections if lines)
+    return "\n".join(filter(None, map(_section, parts, parts.values())))
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    text = "\n".join(lines)
+    return f"{title}\n\n{text}\n" if text else ""
 
 
 def _introduction(facts: Facts) -> Iterator[str]:
@@ -211,12 +230,12 @@ def _data(facts: Facts) -> Iterator[str]:
 _HASHES = ("names", "labels", "pictures")
 
 
-def _settings(facts: Facts) -> Iterator[str]:
+def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
     yield f"`{SETTINGS}` may be edited; the documents of the package say what each means."
     yield ""
-    plain = ((f"`{name}`", f"`{json.dumps(value)}`") for name, value in facts.settings.items() if name != POINTS)
+    plain = ((f"`{name}`", f"`{json.dumps(value)}`") for name, value in settings.items() if name != POINTS)
     yield from _table(("setting", "value"), plain)
-    points = facts.settings.get(POINTS)
+    points = settings.get(POINTS)
     if points:
         yield ""
         yield f"Operating points for {points.get('rule')}, chosen on {points.get('images')} images:"
@@ -252,7 +271,7 @@ def _licences(facts: Facts, name: str) -> Iterator[str]:
 def _versions(facts: Facts) -> Iterator[str]:
     versions = facts.lock.get("versions") or facts.model.get("versions") or {}
     yield ", ".join(f"{name} {version}" for name, version in versions.items())
-    if seed := facts.result.get("random_seed"):
+    if facts.lock and (seed := facts.result.get("random_seed")):
         yield ""
         yield f"Seed {seed}. Where the run's folder is there, `lav reproduce RUN` trains it again and compares."
 

@@ -13,7 +13,7 @@ from lightning_automl_vision.keys import DescribedKey, described, nearest
 from lightning_automl_vision.run import write_json
 from lightning_automl_vision.settings import ModelConfig
 from lightning_automl_vision.specs import TASKS
-from lightning_automl_vision.storage import replacing
+from lightning_automl_vision.storage import replacing, share, unreadable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +85,7 @@ def chosen_parameters(card: ModelCard, config: type[ModelConfig], source: str) -
         name = described_key.name.removeprefix(f"{source}.")
         value = parameters.get(name)
         if name in INFERENCE and name in parameters and (fault := _fault(described_key, value)):
-            raise ConfigError(f"{source}: {INFERENCE[name]}={value!r} {fault}.")
+            raise ConfigError(f"{source}: {INFERENCE[name]}={json.dumps(value)} {fault}.")
     return parameters
 
 
@@ -111,7 +111,7 @@ def _check_written(card: ModelCard, source: str) -> None:
         value = card.settings[name]
         if not any(value == one and type(value) is type(one) for one in WRITTEN[name]):
             allowed = ", ".join(json.dumps(one) for one in WRITTEN[name])
-            raise ConfigError(f"{source}: {name}={value!r} must be one of {allowed}.")
+            raise ConfigError(f"{source}: {name}={json.dumps(value)} must be one of {allowed}.")
     size = card.parameters.get("model_size")
     if card.settings.get("model_size", size) != size:
         raise ConfigError(
@@ -123,7 +123,7 @@ def _check_written(card: ModelCard, source: str) -> None:
 def _fault(wanted: DescribedKey, value: Any) -> str | None:
     kind = int if wanted.type == "int" else (int, float)
     if isinstance(value, bool) or not isinstance(value, kind):
-        return f"must be {wanted.allowed}"
+        return f"must be {'an' if kind is int else 'a'} {wanted.allowed}"
     return wanted.key.fault(value)
 
 
@@ -137,6 +137,7 @@ def save_model(folder: Path, card: ModelCard, model: nn.Module) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS) as part:
         save_weights(model, str(part))
+        share(part)
     write_json(folder / LABELS, list(card.labels))
     write_json(folder / SETTINGS, card.settings)
     write_companions(folder, card.name)
@@ -145,6 +146,7 @@ def save_model(folder: Path, card: ModelCard, model: nn.Module) -> None:
         "task": card.task,
         "model": {"name": card.name, "parameters": card.parameters},
         **({} if card.image_size is None else {"image_size": card.image_size}),
+        "classes": len(card.labels),
         "weights": WEIGHTS,
         "versions": versions(),
     }
@@ -173,11 +175,12 @@ def read_card(folder: str | Path) -> tuple[ModelCard, Path]:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{found / MODEL} does not describe a model ({error!r}). Copy the folder again.") from None
-    _check_card(card, found)
+    _check_card(card, found, description.get("classes"))
     return card, found
 
 
-def _check_card(card: ModelCard, found: Path) -> None:
+def _check_card(card: ModelCard, found: Path, count: Any) -> None:
+    """``count`` is that of the classes, None in a folder that an older version wrote."""
     if card.task not in TASKS:
         raise ConfigError(f"{found / MODEL}: task={card.task!r} is none of {', '.join(TASKS)}.")
     if type(card.size_of_building) is not int:
@@ -187,6 +190,13 @@ def _check_card(card: ModelCard, found: Path) -> None:
     names = card.labels
     if not isinstance(names, list) or len({*map(str, names)}) < len(names) or not all(type(n) is str for n in names):
         raise ConfigError(f"{found / LABELS}: a JSON list of different names is expected.")
+    if empty := [number for number, name in enumerate(names, 1) if not name.strip()]:
+        raise ConfigError(f"{found / LABELS}: the name of class {empty[0]} is empty. Give it one.")
+    if count not in (None, len(names)):
+        raise ConfigError(
+            f"{found / LABELS} names {len(names)} classes, and the model has {count}. Name each of them, in the order"
+            " they had, or copy the model folder again."
+        )
 
 
 def _unknown_format(file: Path, description: Mapping[str, Any]) -> str:
@@ -204,17 +214,39 @@ def load_weights(model: nn.Module, file: Path) -> None:
     from safetensors.torch import load_model
 
     try:
+        file.open("rb").close()  # safetensors calls whatever it may not open missing
         load_model(model, str(file), strict=True)
     except FileNotFoundError:
         raise WeightsError(f"{file} is missing. Copy the whole model folder.") from None
+    except OSError as error:
+        raise WeightsError(unreadable(file, error)) from None
     except (SafetensorError, RuntimeError) as error:
-        raise WeightsError(f"{file} does not fit its model: {' '.join(str(error).split())[:300]}") from None
+        what = "is damaged" if isinstance(error, SafetensorError) else "does not fit its model"
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise WeightsError(f"{file} {what}: {reason}. Copy the whole model folder again.") from None
 
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise ConfigError(f"{file} is missing. Copy the whole model folder.") from None
+    except OSError as error:
+        raise ConfigError(unreadable(file, error)) from None
+    except _Twice as error:
+        raise ConfigError(f"{file}: {error} is there twice. Keep one.") from None
     except ValueError as error:
         raise ConfigError(f"{file} is not JSON: {error}.") from None
+
+
+class _Twice(ValueError):
+    """A key."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which json itself keeps the last of equal keys."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return values

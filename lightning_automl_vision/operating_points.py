@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -94,7 +95,7 @@ def points_in(card: ModelCard, *, source: str) -> OperatingPoints | None:
     """Those of a model's settings, checked, if they are switched on; ``source`` is the file that an error names."""
     switched, points = card.settings.get(USE, False), card.settings.get(POINTS)
     if not isinstance(switched, bool):
-        raise ConfigError(f"{source}: {USE}={switched!r} must be true or false.")
+        raise ConfigError(f"{source}: {USE}={json.dumps(switched)} must be true or false.")
     if points is None:
         if switched:
             raise ConfigError(
@@ -117,10 +118,12 @@ def _read(points: Any, card: ModelCard, where: str) -> OperatingPoints:
     thresholds = _by_class(points, "thresholds", classes, where)
     for name, value in thresholds.items():
         if not _is_number(value) or not 0 <= value <= 1:
-            raise ConfigError(f"{where}.thresholds.{name}={value!r} must be a number in [0, 1].")
+            raise ConfigError(f"{where}.thresholds.{name}={json.dumps(value)} must be a number in [0, 1].")
     temperature = points.get("temperature", 1.0)
     if not _is_number(temperature) or not COLDEST <= temperature <= HOTTEST:
-        raise ConfigError(f"{where}.temperature={temperature!r} must be a number in [{COLDEST:g}, {HOTTEST:g}].")
+        raise ConfigError(
+            f"{where}.temperature={json.dumps(temperature)} must be a number in [{COLDEST:g}, {HOTTEST:g}]."
+        )
     curves = {
         name: _curve_of(value, f"{where}.score_curves.{name}")
         for name, value in _by_class(points, "score_curves", classes, where).items()

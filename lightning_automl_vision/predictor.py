@@ -19,11 +19,13 @@ from lightning_automl_vision.data.resizing import (
     LongSide,
     Resizing,
     ShortSide,
+    check_unread,
     resizing_from_settings,
     setting_names,
 )
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.geometry import Window
+from lightning_automl_vision.installed import require_torch
 from lightning_automl_vision.merging import Merge, one_answer
 from lightning_automl_vision.model_folder import (
     INFERENCE,
@@ -259,6 +261,7 @@ def open_model(folder: str | PathLike[str]) -> OpenedModel:
     finds_objects = issubclass(TASKS[card.task].config, ObjectTaskConfig)
     of_points = {name: name for name in (POINTS, USE)}
     known = {**setting_names(resizing), **(tiling_names() if finds_objects else {}), **of_points}
+    check_unread(card.settings, resizing, source=source)
     check_settings(card, known, source=source)
     chosen_parameters(card, model_spec(card.name).config, source)
     _check_kind(card, resizing, source)
@@ -311,6 +314,7 @@ def _exported_network(opened: OpenedModel) -> Network:
 
 
 def _torch_network(opened: OpenedModel, accelerator: str) -> Network:
+    require_torch(opened.folder)
     import torch
 
     from lightning_automl_vision.data.batching import no_targets

@@ -59,6 +59,7 @@ class RunFolder:
         with writing(self._reserve):
             self._reserve.write_bytes(os.urandom(_RESERVED))
         self.remember()
+        (self.path / RESULT).unlink(missing_ok=True)  # of an attempt that this one goes on from
         config = {**settings.as_dict(), "output_dir": str(self.path)}
         write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         write(self.path / "overrides.txt", _repeatable(settings.overrides))

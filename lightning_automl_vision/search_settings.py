@@ -38,9 +38,9 @@ class SearchConfig:
     candidates: list[str] | None = key(None, "The names of the candidates that automode may take; by default all.")
     storage: str | None = key(
         None,
-        "Where the study lies: journal (a file in output_dir), a path that ends in .journal, postgresql://USER@HOST/NAME"
-        " or mysql://USER@HOST/NAME. By default SQLite in output_dir, and a journal there where a launcher starts"
-        " workers.",
+        "Where the study lies: journal (a file in output_dir), a path that ends in .journal, sqlite:///FILE (of one"
+        " process, without a launcher), postgresql://USER@HOST/NAME or mysql://USER@HOST/NAME. By default SQLite in"
+        " output_dir, and a journal there where a launcher starts workers.",
     )
     study_name: str | None = key(
         None, "The study's name in a database that sweeps share; by default the absolute output_dir."

@@ -45,6 +45,24 @@ def writing(path: Path, key: str = "output_dir") -> Iterator[None]:
         raise unwritable(path, fault, key) from error
 
 
+def share(path: Path) -> None:
+    """What was made for this user alone is read by whoever may read any other file."""
+    path.chmod(0o666 & ~umask())
+
+
+def umask() -> int:
+    """The process's mask can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def unreadable(path: Path, fault: OSError) -> str:
+    """The line for a model's file that is there and may not be read."""
+    reason = (fault.strerror or str(fault)).lower()
+    return f"{path} cannot be read: {reason}. Its owner allows it with chmod a+r; or copy the model folder again."
+
+
 def append(path: Path, text: str) -> None:
     """The whole text, or nothing of it."""
     with writing(path), path.open("a", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ def tiling_from_settings(settings: Mapping[str, Any], *, source: str) -> Tiling:
     merging = {attribute: given[name] for name, attribute in _MERGING.items() if name in given}
     for name, attribute in _MERGING.items():
         if name in given and (fault := _fault(attribute, given[name])):
-            raise ConfigError(f"{source}: {name}={given[name]!r} {fault}.")
+            raise ConfigError(f"{source}: {name}={json.dumps(given[name])} {fault}.")
     if "largest" in merging and merging.get("method") != "greedy_merging":
         raise ConfigError(
             f"{source}: tile_merge_largest={merging['largest']!r}: only tile_merge=greedy_merging lets boxes grow."

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from lightning_automl_vision.keys import key
 
+_OTHER_SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
+
 
 @dataclass
 class TrainerConfig:
@@ -41,3 +43,6 @@ class TrainerConfig:
     max_steps: int | None = key(None, "Stop after this many optimiser steps, whatever the epochs.", minimum=1)
     deterministic: bool = key(True, "Use only operations that give the same result each time, where there is a choice.")
     log_every_n_steps: int = key(50, "Training steps between two lines of a tracker.", minimum=1)
+
+    def __post_init__(self) -> None:
+        self.precision = _OTHER_SPELLINGS.get(self.precision, self.precision)

@@ -48,7 +48,7 @@ PLAIN = View()
 
 
 def views_of(asked: Any) -> tuple[View, ...]:
-    """``flip``, or a list such as ``[flip, scale 0.8, flip scale 1.2]``; the picture as it is comes first."""
+    """``flip``, or a list such as ``[flip, scale 0.9, flip scale 1.2]``; the picture as it is comes first."""
     if asked is None or asked == "none":
         return (PLAIN,)
     words = asked if isinstance(asked, (list, tuple)) else [asked]
@@ -63,7 +63,7 @@ def _view(word: Any) -> View:
     if not found or rest or len({*kinds}) < len(kinds):
         raise ConfigError(
             f"tta={word}: views are {FLIP}, {SCALE} and a number, and both together, one or several:"
-            f" tta={FLIP} or 'tta=[{FLIP},{SCALE} 0.8,{FLIP} {SCALE} 1.2]'."
+            f" tta={FLIP} or 'tta=[{FLIP},{SCALE} 0.9,{FLIP} {SCALE} 1.2]'."
         )
     scale = next((match[1] for match in found if match[1]), "1")
     try:
@@ -71,7 +71,7 @@ def _view(word: Any) -> View:
     except ValueError:
         size = 0.0
     if not _LEAST <= size <= _MOST:
-        raise ConfigError(f"tta={word}: {SCALE} must be a number in [{_LEAST:g}, {_MOST:g}], such as {SCALE} 0.8.")
+        raise ConfigError(f"tta={word}: {SCALE} must be a number in [{_LEAST:g}, {_MOST:g}], such as {SCALE} 0.9.")
     return View(flip=FLIP in kinds, scale=size)
 
 

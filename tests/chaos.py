@@ -48,12 +48,14 @@ ARGUMENTS = [
 WORKERS = ["hydra/launcher=joblib", "hydra.sweeper.lease_seconds=5"]
 _LONGEST = 600.0  # seconds for one turn
 _IDLE = 330.0  # seconds that joblib's own processes may wait for work when whoever launched them is gone: 300, and some
+_ENDING = 20.0  # seconds that what served a sweep may take to see that it has ended
 _SMALL = 260 << 20  # bytes of a disk on which two trials have room, and five have none
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first, to go on where a check ended")
     parser.add_argument("--kills", type=int, default=3, help="at most so many in a sweep")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=max((os.cpu_count() or 1) // 2, 1), help="sweeps at a time")
@@ -63,9 +65,10 @@ def main() -> None:
         folder = Path(name)
         write_folders(folder / "photos", 8)
         one = partial(sweep, folder, kills=arguments.kills, seed=arguments.seed)
-        for number, done in enumerate(threads.map(one, range(arguments.sweeps)), start=1):
+        numbers = range(arguments.first, arguments.sweeps)
+        for count, done in zip((number + 1 for number in numbers), threads.map(one, numbers), strict=True):
             happened += done
-            print(f"sweep {number} of {arguments.sweeps}: whole; so far {dict(sorted(happened.items()))}", flush=True)
+            print(f"sweep {count} of {arguments.sweeps}: whole; so far {dict(sorted(happened.items()))}", flush=True)
 
 
 def sweep(folder: Path, number: int, *, kills: int, seed: int) -> Counter[str]:
@@ -145,10 +148,7 @@ def kill_one(process: subprocess.Popen[bytes], output: Path, generator: random.R
         time.sleep(generator.uniform(0, 3))
     kill(process.pid)
     process.wait()
-    until = time.monotonic() + _IDLE
-    while left(output) and time.monotonic() < until:
-        time.sleep(0.2)
-    assert not left(output), f"left behind: {left(output)}"
+    check_gone(output, within=_IDLE)
     return killed
 
 
@@ -164,6 +164,13 @@ def family(root: int) -> dict[int, str]:
             server = "search.forking" in words
             kinds[pid] = "sweep" if pid == root else "server" if server and parent == root else "trial or its worker"
     return kinds
+
+
+def check_gone(output: Path, *, within: float) -> None:
+    until = time.monotonic() + within
+    while left(output) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not left(output), f"left behind: {left(output)}"
 
 
 def left(output: Path) -> list[str]:
@@ -210,7 +217,7 @@ def check(output: Path, *, failures: int) -> None:
             assert failures >= 0, f"{output}: {trial}"
             assert trial["state"] == "failed", f"{output}: {trial}"
             assert trial["reason"], f"{output}: {trial}"
-    assert not left(output), f"left behind: {left(output)}"
+    check_gone(output, within=_ENDING)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ def main() -> None:
     if how == "raises":
         print("Error: it cannot be done.", file=sys.stderr)
         sys.exit(6)
+    if how == "other":
+        print("Error: the images have changed.", file=sys.stderr)
+        sys.exit(10)
     if how == "full" and not (folder.parent / "room").exists():
         print("Error: last.ckpt cannot be written: no space left on device.", file=sys.stderr)
         sys.exit(9)

@@ -221,7 +221,8 @@ def test_the_winner_is_trial_0_also_where_it_is_not_the_leader(tmp_path: Path) -
     asked = around(sweep(tmp_path / "old", USUAL, winner=2))
     assert asked.points[0] == {"space": "large", f"large/{RATE}": 0.3}
     assert asked.draws_default
-    assert asked.points[1:] == [{}] * 3
+    assert asked.stands_in == "it is the winner of the sweep that is searched around"
+    assert asked.points[1:] == [{"space": "small", f"small/{RATE}": 0.01, f"small/{WARMUP}": 4}, {}, {}]
     first = around(sweep(tmp_path / "other", USUAL)).points[0]
     assert first == {"space": "small", f"small/{RATE}": 0.01, f"small/{WARMUP}": 4}
 
@@ -230,8 +231,26 @@ def test_a_winner_that_was_the_default_is_the_default_again(tmp_path: Path) -> N
     fixed = ("model=resnet18", *FIXED)
     asked = around(sweep(tmp_path / "old", [{}, *USUAL], fixed=fixed))
     assert not asked.draws_default
-    assert asked.points[0] == {}
+    assert asked.points == [{}] * 4
+    assert asked.stands_in == ""
     assert asked.spaces["small"].free[MODEL].grid() == ["resnet18", "resnet34"]  # the default is one of the best
+
+
+def test_the_best_trial_is_tried_again_where_the_default_won(tmp_path: Path) -> None:
+    fixed = ("model=resnet18", *FIXED)
+    asked = around(sweep(tmp_path / "old", [*USUAL, {}], fixed=fixed, winner=3))
+    assert (asked.draws_default, asked.stands_in) == (False, "")
+    leader = {"space": "small", "small/model": "resnet34", f"small/{RATE}": 0.01, f"small/{WARMUP}": 4}
+    assert asked.points == [{}, leader, {}, {}]
+
+
+def test_the_test_set_is_that_of_the_sweep(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "old", USUAL, fixed=(*FIXED, "data.test=null"))
+    (folder / "fixed.yaml").write_text("data.test: more photos\n")
+    asked = around(folder)
+    assert asked.settings.data.test == "more photos"
+    assert asked.arguments == (*FIXED, "data.test=null")
+    assert around(folder, "data.test=null").settings.data.test is None
 
 
 def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:

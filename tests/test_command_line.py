@@ -41,8 +41,8 @@ from lightning_automl_vision.errors import ConfigError
         ("training.learning_rate=uniform(0.1,0.2)", "Write 'training.learning_rate=interval(0.1,0.2)' or"),
         ("training.learning_rate=normal(1,2)", """'hydra.sweeper.params={training.learning_rate: "normal(1,2)"}'"""),
         ("limits.max_trials=2.5", "could not be converted to Integer. Allowed: integer, in [1, 1000]."),
-        ("search.early_termination.type=bandit", "it belongs to search=random"),
-        ("search.early_termination={type: bandit}", "it belongs to search=random"),
+        ("search.early_termination.type=bandit", "it belongs to +search=random"),
+        ("search.early_termination={type: bandit}", "and 2 more. Add +search=NAME."),
         ("data=photos", "data has no choices but keys: write data.KEY=VALUE"),
     ],
 )
@@ -76,6 +76,7 @@ def test_a_plan_of_several_values_is_told_what_it_looks_at(tmp_path):
         process = lav(*words, "training.optimizer=sgd,adam", "model=resnet18", "data.training=photos", cwd=tmp_path)
         assert process.returncode == 2
         assert "lav plan looks at one training, or at AutoMode" in process.stderr
+        assert ("not at a space of your own: training.optimizer." in process.stderr) == ("-m" in words)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -112,9 +113,9 @@ def test_a_mapping_takes_the_place_of_another_and_its_keys_may_be_given():
     policy = "search.early_termination"
     assert rewrite([f"{policy}={{type: bandit}}"]) == [f"{policy}=null", f"++{policy}={{type: bandit}}"]
     assert rewrite([f"{policy}.slack_factor=1", f"{policy}=none"]) == [f"++{policy}.slack_factor=1", f"{policy}=none"]
-    assert rewrite(["hydra.sweeper.sampler=random"]) == ["++hydra.sweeper.sampler.name=random"]
+    assert rewrite(["hydra.sweeper.sampler=random"]) == ["++hydra.sweeper.sampler.name=random", "--multirun"]
     official = ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=3"]
-    assert rewrite(official) == official
+    assert rewrite(official) == [*official, "--multirun"]
 
 
 def test_models_of_an_unknown_task_and_help_on_an_unknown_word_are_refused(tmp_path):
@@ -162,6 +163,20 @@ def test_several_trials_begin_a_sweep():
     assert rewrite(["-m", "y=1,2"]) == ["-m", "y=1,2"]
     assert rewrite(["limits.max_trials=1"]) == ["limits.max_trials=1"]
     assert rewrite(["+search=random"]) == ["+search=random", "--multirun"]
+    assert rewrite(["hydra.sweeper.n_trials=5"]) == ["hydra.sweeper.n_trials=5", "--multirun"]
+    assert rewrite(["hydra.sweeper.n_trials=1"]) == ["hydra.sweeper.n_trials=1"]
+    assert rewrite(["plan", "hydra.sweeper.n_jobs=5"]) == ["job=plan", "hydra.sweeper.n_jobs=5", "--multirun"]
+    assert rewrite(["limits.max_trials=5", "--cfg", "job"]) == ["limits.max_trials=5", "--cfg", "job"]
+
+
+def test_a_sweep_obeys_hydras_sweeper_whoever_begins_it(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nlimits: {max_trials: 4}\nhydra: {sweeper: {n_trials: 6}}\n"
+    )
+    for begins in (["train"], ["plan"], ["plan", "-m"]):
+        process = lav(*begins, "+experiment=mine", "data.training=photos", "--config-dir", ".", cwd=tmp_path)
+        assert "limits.max_trials=4 and hydra.sweeper.n_trials=6 are the same setting" in process.stderr
 
 
 def test_a_stray_word_is_refused():
@@ -197,6 +212,24 @@ def test_a_reader_that_has_read_enough_is_no_fault(arguments, tmp_path):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["predict", "r"], "input has no value. Give one: input=VALUE."),
+        (["serve", "r", "serve.prt=3"], "There is no key 'serve.prt'. Did you mean 'serve.port'?"),
+        (["predict", "r", "port=3"], "There is no key 'port': it is called serve.port."),
+        (["predict", "r", "serve.port=3"], "There is no key 'serve.port' in what is chosen: it belongs to lav serve."),
+        (["predict", "r", "batch_size=x"], "batch_size=x: "),
+        (["predict", "r", "input=a", "output=b", "batch_size=0"], "batch_size=0: "),
+        (["predict", "r", "input=a=b"], "Cannot read the argument 'input=a=b'."),
+    ],
+)
+def test_a_verbs_own_key_is_called_as_it_is_written(arguments, answer, tmp_path):
+    process = lav(*arguments, cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"Error: {answer}")
 
 
 def test_a_misspelt_key_of_a_verb_is_answered_with_the_right_one():

@@ -89,6 +89,8 @@ def test_the_tensors_of_a_checkpoint_arrive_under_their_public_names(tmp_path, c
     expected = written(tmp_path / "best.pt")
     convert_weights(str(tmp_path / "best.pt"), str(tmp_path / "w.safetensors"))
     found = load_file(tmp_path / "w.safetensors")
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name].dtype == value.dtype

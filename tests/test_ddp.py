@@ -222,7 +222,7 @@ def test_the_error_of_the_process_that_failed_is_told_not_of_those_that_lost_it(
     lost = rank_that("RuntimeError: Connection closed by peer", 1, tmp_path)
     faulty = rank_that("Error: the disk is full\nmore", 6, tmp_path, number=2)
     fault = LocalRanks((lost, faulty)).fault()
-    assert str(fault) == "the disk is full (process 3 of 3)"
+    assert str(fault) == "the disk is full (process 3 of 3)."
     assert fault.exit_code == 6
 
 
@@ -293,7 +293,10 @@ def test_a_process_that_dies_takes_the_training_with_it(sources, tmp_path):
     os.kill(second_process(run, tmp_path), signal.SIGKILL)
     said, _ = run.communicate(timeout=60)
     assert run.returncode == 6
-    assert "Error: A process was killed by SIGKILL" in said.splitlines()[-1]
+    assert "Error: A process was killed by SIGKILL, most likely by a system that had no memory left. Repeat" in said
+    assert "(process 2 of 2)." in said
+    assert "process_2.log" not in said
+    assert "2 processes train together: batches of" in (tmp_path / "run" / "run.log").read_text()
     assert '"status": "failed"' in (tmp_path / "run" / "result.json").read_text()
 
 

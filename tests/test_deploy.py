@@ -210,11 +210,19 @@ def test_pods_may_do_nothing_but_serve() -> None:
     assert server["cap_drop"] == ["ALL"]
 
 
+def test_documented_paths_do_not_depend_on_where_the_compose_file_lies() -> None:
+    for name in ("README.md", "docker-compose.yaml"):
+        commands = [line for line in (DEPLOY / name).read_text().splitlines() if "docker compose -f" in line]
+        assert commands
+        assert all('MODEL="$PWD/' in line and 'KEY_FILE="$PWD/key"' in line for line in commands)
+
+
 def test_kustomize_takes_what_there_is() -> None:
     kustomization = manifest("kustomization")
     assert all((KUBERNETES / name).exists() for name in kustomization["resources"])
     (image,) = kustomization["images"]
     assert container()["image"].rpartition(":")[0] == image["name"]
+    assert {"newName", "newTag"} <= image.keys()
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
     command = ["kubectl", "kustomize", str(KUBERNETES)]

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from lightning_automl_vision import train
 from lightning_automl_vision.errors import ConfigError, RequirementError
+from lightning_automl_vision.export import exporting
 from lightning_automl_vision.export.agreement import agreement
 from lightning_automl_vision.export.runtime import threads
 from lightning_automl_vision.predictor import Predictor, load
@@ -120,6 +123,34 @@ def test_a_classifiers_network_takes_any_number_of_pictures_of_any_size(classifi
     for shape in ((1, 3, 32, 32), (3, 3, 40, 72)):
         (logits,) = session.run(None, {"images": np.zeros(shape, np.uint8)})
         assert logits.shape == (shape[0], 3)
+
+
+@pytest.mark.parametrize(
+    ("format", "keys"),
+    [
+        ("onnx", {"precision": 16}),
+        ("onnx", {"quantise": "int8", "calibration_images": 1}),
+        ("torch_export", {}),
+        ("torchscript", {}),
+    ],
+)
+def test_what_is_exported_does_not_tell_where_it_was_made(tmp_path: Path, format: str, keys: dict[str, Any]) -> None:
+    model, noise = write_model(tmp_path / "model", "timm", MULTICLASS, **TINY), write_noise(tmp_path / "noise")
+    images = noise if "quantise" in keys else None
+    export(model, tmp_path / "out", images, format=format, parity={"images": 0}, **keys)
+    package = Path(exporting.__file__).parents[1]
+    for name, content in contents(tmp_path / "out"):
+        for place in (package, "site-packages", tmp_path):
+            assert str(place).encode() not in content, f"{name} tells of {place}"
+
+
+def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Of every file, and of every file in an archive."""
+    for file in folder.iterdir():
+        yield file.name, file.read_bytes()
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                yield from ((name, archive.read(name)) for name in archive.namelist())
 
 
 def test_an_exported_folder_is_evaluated_as_the_run_is(run: Path, classifier: Path, tmp_path: Path) -> None:
@@ -246,7 +277,7 @@ def test_an_export_that_is_not_as_good_is_kept_aside_and_says_where_it_differs(y
 def test_nothing_is_left_of_an_export_that_broke(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", "yolov5", DETECTION, **YOLO)
     (model / "weights.safetensors").write_bytes(b"torn")
-    with pytest.raises(Exception, match="does not fit its model"):
+    with pytest.raises(Exception, match="is damaged"):
         export(model, tmp_path / "onnx", None, parity={"images": 0})
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from exported import DETECTION, MULTICLASS, TINY, YOLO, edited, export, write_labels, write_model, write_noise
+from full_disk import files_of_at_most
 
 from lightning_automl_vision.errors import ConfigError, DataError, RequirementError, StorageError
 from lightning_automl_vision.export import exporting, torchscript
@@ -145,17 +144,6 @@ def test_what_an_exporter_cannot_follow_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a full disk."""
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
-
-
 @pytest.mark.parametrize(
     "format",
     ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "torchscript", "torch_export"))],
@@ -218,6 +206,21 @@ def test_what_is_missing_to_ask_an_export_is_told_too(both: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"^format=onnx: onnxruntime is not installed\. .*vision\[export\]"):
         load(both / "onnx")
+
+
+@pytest.mark.parametrize("format", [None, "torchscript", "torch_export"])
+def test_what_torch_alone_can_ask_says_so_where_there_is_none(
+    format: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model = write_model(tmp_path / "model", "timm", MULTICLASS, **TINY)
+    if format is not None:
+        export(folder, tmp_path / "out", None, format=format, **UNCOMPARED)
+        folder = tmp_path / "out"
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigError, match=rf"^{folder}.* needs torch, .*Install it, .*format=onnx or openvino"):
+        load(folder)
+    with pytest.raises(ConfigError, match=r"needs torch|torch is not installed"):
+        export(model, tmp_path / "more", None, format=format or "onnx", **UNCOMPARED)
 
 
 @pytest.mark.parametrize(

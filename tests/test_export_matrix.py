@@ -38,6 +38,16 @@ def test_the_table_has_a_row_for_each_model_and_every_reason() -> None:
         assert cell == "yes" if pair.refusal is None else f"{cell[4:-1]}. {pair.refusal}." in document()
 
 
+def test_every_format_says_what_brings_it_and_what_it_takes() -> None:
+    table = document().partition("| format |")[2]
+    rows = {name: line for name in EVERY for line in table.splitlines() if line.startswith(f"| `{name}` | ")}
+    assert [*rows] == [*EVERY]
+    assert "`[mlflow]`" in rows["mlflow"]
+    assert "`mlflow.register`, `mlflow.tracking_uri` |" in rows["mlflow"]
+    assert "`[export]`" in rows["triton"]
+    assert "`quantise`, `triton.name` |" in rows["triton"]
+
+
 def written(folder: Path, pair: Pair) -> Path:
     spec = model_spec(pair.model)
     finds_objects = "classification" not in pair.task

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported import DETECTION, YOLO, edited, export, write_model, write_noise
+from exported import DETECTION, MULTICLASS, TINY, YOLO, edited, export, write_model, write_noise
 
 from lightning_automl_vision.export.agreement import agreement
 from lightning_automl_vision.export.formats import Options
 from lightning_automl_vision.export.graph import eager
+from lightning_automl_vision.export.parity import told_apart
 from lightning_automl_vision.export.stages import NETWORK, NMS, RESIZE, TILES, stage_of
 from lightning_automl_vision.export.writing import graph_of
 from lightning_automl_vision.predictor import load, open_model
@@ -55,6 +56,21 @@ def test_a_network_that_computes_otherwise_is_named(both: Path, tmp_path: Path) 
     mixed = edited(tmp_path / "mixed", both / "onnx")
     (mixed / "model.onnx").write_bytes((tmp_path / "onnx" / "model.onnx").read_bytes())
     assert stage(both, mixed) == NETWORK
+
+
+def test_a_classifier_has_nothing_after_its_network(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", "timm", MULTICLASS, **TINY)
+    export(model, tmp_path / "onnx", None, parity={"images": 0})
+    graph, picture = eager(graph_of(open_model(model), Options())), write_noise(tmp_path / "noise") / "0.png"
+    assert stage_of(load(model), load(tmp_path / "onnx"), graph, str(picture)) == NETWORK
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher", "told"),
+    [(0.98, 0.99, ("0.9800", "0.9900")), (1 - 2e-7, 1.0, ("0.9999998", "1.0000000"))],
+)
+def test_numbers_have_the_digits_that_tell_them_apart(lower: float, higher: float, told: tuple[str, str]) -> None:
+    assert told_apart(lower, higher) == told
 
 
 def boxes(*rows: tuple[float, ...], scores: tuple[float, ...], labels: tuple[int, ...] | None = None) -> ScoredBoxes:

@@ -395,6 +395,11 @@ def test_a_resizing_survives_its_settings(resize):
         ({"resize": "long_side"}, "resize='long_side' needs img_size, which is missing"),
         ({"resize": "letterbox", "fill": 256}, r"fill=256 must be an integer in \[0, 255\]"),
         ({"valid_crop_size": "80"}, "must be an integer"),
+        ({"valid_crop_size": None}, "valid_crop_size=null must be an integer"),
+        (
+            {"resize": "short_side", "min_size": 9, "max_size": 8},
+            "min_size=9 is more than max_size=8",
+        ),
         ({"validation_crop_size": 9}, "differ. Keep one"),
         ({"valid_crop_size": [80], "validation_crop_size": 9}, "differ. Keep one"),
     ],

@@ -222,7 +222,7 @@ def test_what_is_not_there_is_named(key, tmp_path):
 
 
 def test_one_start_is_enough(tmp_path):
-    with pytest.raises(ConfigError, match=r"checkpoint_run_id=a and training\.checkpoint_path=b all say what to start"):
+    with pytest.raises(ConfigError, match=r"checkpoint_run_id=a and training\.checkpoint_path=b both say what"):
         earlier_model(settings("training.checkpoint_run_id=a", "training.checkpoint_path=b"))
 
 

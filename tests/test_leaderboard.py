@@ -103,6 +103,22 @@ def test_trials_are_ranked_and_what_cannot_be_told_from_the_best_is_tied(trials)
     assert rows[-1]["reason"] == "it broke"
 
 
+def test_a_pruned_trial_stands_with_its_best_epoch_as_its_own_result_does(trials):
+    for last, best in ((0.5, 0.6), (0.1, 0.7)):
+        name = trials.add(last, state=PRUNED)
+        result = {"status": "pruned", "primary_metric": {"name": "accuracy", "value": best, "epoch": 2}}
+        (trials.folder / name / "result.json").write_text(json.dumps(result))
+    rows = trials.written()["trials"]
+    assert [(row["number"], row["rank"], row["value"]) for row in rows] == [(1, 1, 0.7), (0, 2, 0.6)]
+
+
+def test_a_model_that_no_argument_names_is_that_of_the_trials_configuration(tmp_path):
+    known = Sweep(tmp_path, arguments=("+experiment=yolov5_from_scratch",))
+    name = known.add(0.5)
+    (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"model": {"name": "yolov5"}}))
+    assert known.written()["trials"][0]["model"] == "yolov5"
+
+
 def test_the_csv_has_all_that_the_json_has(trials):
     trials.add(0.8, epochs=3, memory=5 << 20, planned_seconds=7.5, overrides=["training.optimizer='sgd'", "model=x"])
     document = trials.written()["trials"][0]
@@ -271,6 +287,23 @@ def test_a_board_says_why_trial_0_stands_in_for_the_default(trials):
     trials.board.finish()
     assert json.loads((trials.folder / "leaderboard.json").read_text())["stands_in"] == trials.board.stands_in
     assert "Trial 0 stands in for the default: the command by itself is left out, as it" in trials.board.text(120)
+
+
+def test_what_p_allows_for_is_said_where_table_and_verdict_seem_to_differ(trials):
+    trials.add(0.8, default=True)
+    trials.add(0.825)
+    assert "the best alone" not in trials.board.text(120)
+    names = tuple(f"{image}.jpg" for image in range(IMAGES))
+    for seed in range(4):
+        values = np.random.default_rng(seed).permutation((np.arange(IMAGES) < 0.8 * IMAGES).astype(np.float64))
+        ImageValues(metric="accuracy", names=names, values=values).save(
+            trials.folder / trials.add(0.8, images=0) / PER_IMAGE
+        )
+    trials.board.finish()
+    assert "no proven gain" in trials.board.verdict
+    assert next(row for row in trials.board.rows() if row.number == 0).tied is False
+    said = "p is of a trial and the best alone; the verdict's allows for the best having been picked."
+    assert said in trials.board.text(120)
 
 
 # What it costs

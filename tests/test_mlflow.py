@@ -132,7 +132,9 @@ def test_it_says_what_predict_says(task: str, photos: Path, tmp_path: Path) -> N
     answers = model.predict(frame(contents(photos)))
     assert answers.to_dict("records") == wanted
     assert model.metadata.signature.inputs.input_names() == ["image"]
-    assert model.metadata.signature.outputs.input_names() == [*answers.columns]
+    outputs = model.metadata.signature.outputs
+    assert [name for name in outputs.input_names() if name not in outputs.optional_input_names()] == [*answers.columns]
+    assert outputs.optional_input_names() == (["decided"] if task in (MULTICLASS, MULTILABEL) else [])
 
 
 @needs_mlflow
@@ -172,6 +174,17 @@ def test_what_is_no_picture_has_its_reason_beside_the_others(run: Path, photos: 
     assert answers[2]["error"].startswith("The picture is not an image in a known format")
     with pytest.raises(Exception, match=r"None of the pictures can be used\. The first: The picture is not base64"):
         model.predict(frame(["?", "?"]))
+
+
+@needs_mlflow
+def test_a_text_is_understood_as_the_server_does(run: Path, photos: Path, tmp_path: Path) -> None:
+    model, (good, *_) = loaded(packed(run, tmp_path / "out")), contents(photos)
+    item = {"image_base64": base64.b64encode(good).decode()}
+    asks = {**item, "model_explainability": True}
+    answers = model.predict(frame([json.dumps(item), json.dumps(asks), "https://host/a.jpg"])).to_dict("records")
+    assert answers[0]["labels"] == ["dark", "bright"]
+    assert answers[1]["error"].startswith("image[1]: this version gives no explanations")
+    assert answers[2]["error"].startswith("image[2] is a URL: this server fetches nothing from elsewhere")
 
 
 @needs_mlflow

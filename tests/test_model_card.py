@@ -14,7 +14,7 @@ from commands import lav
 from pictures import write_folders
 
 from lightning_automl_vision import train
-from lightning_automl_vision.model_card import CARD, card_of, facts_of, write_card
+from lightning_automl_vision.model_card import CARD, card_of, facts_of, rewrite_settings, write_card
 from lightning_automl_vision.search.comparing import interval_of, resample
 from lightning_automl_vision.search.per_image import load
 
@@ -121,6 +121,15 @@ def test_operating_points_are_told(run: Path, tmp_path: Path) -> None:
     text = (copied / "model" / CARD).read_text()
     assert "Operating points for max_f1, chosen on 12 images:" in text
     assert "| blue | 0.2500 | 0.2000 to 0.7500 |" in text
+
+
+def test_a_card_without_its_run_keeps_all_but_its_settings(run: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(run / "model", tmp_path / "model")
+    text = (model / CARD).read_text() + "\n## Export\n\nAs ONNX.\n"
+    (model / CARD).write_text(text)
+    (model / "settings.json").write_text(json.dumps({**read(model / "settings.json"), "fill": 3}))
+    rewrite_settings(model)
+    assert (model / CARD).read_text() == text.replace("\n\n## Licences", "\n| `fill` | `3` |\n\n## Licences")
 
 
 def test_the_copy_of_a_sweeps_winner_tells_its_test_set(run: Path, tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from pictures import write_folders, write_objects
 
 from lightning_automl_vision.api import settings as composed
 from lightning_automl_vision.arguments import rewrite
+from lightning_automl_vision.choosing import why_none
 from lightning_automl_vision.data.labelled import read_labelled
 from lightning_automl_vision.data.resizing import CenterCrop
-from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.errors import ConfigError, RequirementError
 from lightning_automl_vision.examination import ObjectsExamination, examination_of, metric_names
 from lightning_automl_vision.jobs import evaluate as evaluating
 from lightning_automl_vision.jobs import predict as predicting
+from lightning_automl_vision.log import LOG
 from lightning_automl_vision.metrics.calibration import (
     ScoreCurve,
     at_temperature,
@@ -291,7 +293,7 @@ POINTS = {"thresholds": {"a": 0.5}, "rule": "max_f1", "kept_usual": {"b": "3 exa
         ({"operating_points": {"temperature": 2}}, "no key 'temperature' for image_object_detection"),
         ({"operating_points": {"thresholds": {"c": 0.5}}}, "the model knows no class 'c'"),
         ({"operating_points": {"thresholds": {"a": 1.5}}}, r"thresholds\.a=1\.5 must be a number in \[0, 1\]"),
-        ({"operating_points": {"thresholds": {"a": True}}}, r"thresholds\.a=True must be a number"),
+        ({"operating_points": {"thresholds": {"a": True}}}, r"thresholds\.a=true must be a number"),
         ({"operating_points": {"thresholds": 0.5}}, r"thresholds=0\.5 must be a JSON object"),
         ({"operating_points": {"score_curves": {"a": [1, 2]}}}, r"score_curves\.a=\[1, 2\] must be three numbers"),
         ({"operating_points": {"score_curves": {"a": [0, 0, 1]}}}, "not both 0"),
@@ -393,6 +395,30 @@ def test_a_classifiers_points_are_kept_with_it_and_used_when_switched_on(tmp_pat
     right = [row["decided"] == [row["filename"].split("/")[0]] for row in answers]
     assert judged["metrics"]["accuracy"] == pytest.approx(np.mean(right))
     assert judged["operating_points_in_use"] is True
+
+
+def test_a_choice_of_nothing_keeps_what_was_chosen_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = saved(tmp_path / "run", "timm", "image_classification", COLOURS, architecture="test_vit3")
+    card, photos = run / "model" / "README.md", write_folders(tmp_path / "photos", per_class=3)
+    card.write_text("# Mine\n\n## Settings\n\nnone\n\n## Versions\n\nmany\n")
+    evaluated(run, photos, tmp_path / "first", operating_points={"rule": "recall>=0.5", "minimum_examples": 3})
+    kept, text = settings_of(run), card.read_text()
+    assert text.startswith("# Mine\n\n## Settings\n\n`settings.json` may be edited")
+    assert text.endswith(" |\n\n## Versions\n\nmany\n")
+    assert "Operating points for recall>=0.5, chosen on 9 images:" in text
+    told = r"max_f1: no class has a threshold on 9 images of .*blue \(3 examples, fewer than 10\).* stays as it was"
+    with pytest.raises(RequirementError, match=told):
+        evaluated(run, photos, tmp_path / "none", operating_points={"rule": "max_f1", "use": True})
+    assert (settings_of(run), card.read_text()) == (kept, text)
+    assert (tmp_path / "none" / "result.json").is_file()
+    with caplog.at_level("INFO", logger=LOG.name):
+        evaluated(run, photos, tmp_path / "last", operating_points={"rule": "max_f1", "minimum_examples": 3})
+    assert "; they replace the 3 for recall>=0.5, chosen on 9 images" in caplog.text
+
+
+def test_why_a_class_has_no_threshold_is_told_without_a_number_that_the_rule_has_not() -> None:
+    assert why_none(Rule(kind="max_f1"), 12) == "none of its 12 examples was found"
+    assert why_none(Rule(kind="precision", at_least=0.9), 12) == "no threshold has precision>=0.9"
 
 
 def test_a_detectors_points_decide_what_is_found(tmp_path: Path) -> None:

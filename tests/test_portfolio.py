@@ -93,8 +93,17 @@ def test_conditions(tmp_path: Path) -> None:
         ("small: {epochs: [1, 2, 3], when: {published: 3}, space: {model: resnet18}}", "true or false"),
         ("small: {epochs: [1, 2, 3], first: {training.epochs: 1}, space: {model: resnet18}}", "is no free key"),
         (
-            "a: {epochs: [1, 2, 3], first: {a.b: 9}, space: {model: resnet18, a.b: {type: uniform, min: 0, max: 1}}}",
+            "a: {epochs: [1, 2, 3], first: {training.momentum: 9}, space: {model: resnet18,"
+            " training.momentum: 'interval(0, 1)'}}",
             "9",
+        ),
+        ("a: {epochs: [1, 2, 3], when: {images: [null, 100]}, space: {model: resnet18}}", "the least and the most"),
+        ("a: {epochs: [1, 2, 3], when: {images: [x, y]}, space: {model: resnet18}}", "the least and the most"),
+        ("a: {epochs: [1, 2, 3], when: {device: [cpu]}, space: {model: resnet18}}", "must be cpu or gpu"),
+        ("a: {epochs: [1, 2, 3], space: {model: resnet18, training.momentum: 'interval(1, 0)'}}", "min below max"),
+        (
+            "a: {epochs: [1, 2, 3], space: {model: resnet18, training.momentun: 0.9}}",
+            "Did you mean 'training.momentum'",
         ),
         ("small: {epochs: [1, 2, 3], space: {model: resnet18, training.number_of_epochs: 3}}", "Leave it out"),
         ("small: [1", "no YAML"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -178,6 +180,22 @@ def test_a_model_is_as_it_was_after_it_was_compiled():
         assert list(task.model.state_dict()) == names
         raise KeyboardInterrupt
     assert task.model.network._compiled_call_impl is None
+
+
+@pytest.mark.parametrize(
+    ("option", "cost"), [("compile", r"trainer\.compile: .* minutes of compiling"), ("channels_last", "0.93 and 1.06")]
+)
+def test_what_an_option_costs_is_told(option, cost, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lightning_automl_vision"), "propagate", True)
+    task = MulticlassTask(classifier(), config(), ("blue", "green", "red"))
+    with caplog.at_level("INFO"), quickened(task, replace(CPU, **{option: True})):
+        pass
+    assert re.search(cost, caplog.text)
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("32", "32-true"), ("16", "16-mixed"), ("bf16", "bf16-mixed")])
+def test_precisions_have_short_names(asked, taken):
+    assert TrainerConfig(precision=asked).precision == taken
 
 
 @pytest.mark.slow

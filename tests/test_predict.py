@@ -111,7 +111,7 @@ def test_a_folder_means_all_pictures_below_it_in_order(folder):
 
 
 def test_a_file_means_itself(folder):
-    assert pictures_of(str(folder / "b.png"), DataConfig()) == [("b.png", str(folder / "b.png"), "b")]
+    assert pictures_of(str(folder / "b.png"), DataConfig()) == [("b.png", str(folder / "b.png"), "b", None)]
 
 
 def test_a_pattern_means_what_it_matches(folder):
@@ -134,11 +134,20 @@ def test_a_list_means_its_images_relative_to_it_and_labels_do_not_matter(folder,
 
 
 @pytest.mark.parametrize("line", ['{"label": "a"}', '{"image_url": 5}', '{"image_url": "../../x.png"}', '{"image_url"'])
-def test_a_faulty_line_is_refused_by_its_number_or_dropped(folder, line):
-    (folder / "list.jsonl").write_text('{"image_url": "a.jpg"}\n' + line + "\n")
-    with pytest.raises(DataError, match=r"list\.jsonl:2: "):
-        names(folder / "list.jsonl")
+def test_a_faulty_line_is_a_row_by_its_number_or_dropped(folder, tmp_path, line):
+    (folder / "list.jsonl").write_text(line + '\n{"image_url": "a.jpg"}\n' + line + "\n")
+    answers, _ = ask("image_classification", folder / "list.jsonl", tmp_path / "out")
+    assert [*answers] == ["list.jsonl:1", "a.jpg", "list.jsonl:3"]
+    assert answers["list.jsonl:3"]["error"].startswith(f"{folder / 'list.jsonl'}:3: ")
+    assert "probs" in answers["a.jpg"]
     assert names(folder / "list.jsonl", ignore_data_errors=True) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("content", ["no JSON\n", '[{"image_url": "a.jpg"}]', '{"image_url": 5}\n{"label": "a"}\n'])
+def test_what_is_no_list_at_all_is_refused_before_anything_is_asked(folder, content):
+    (folder / "list.jsonl").write_text(content)
+    with pytest.raises(DataError, match=r"list\.jsonl:1: "):
+        names(folder / "list.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +172,30 @@ def test_an_input_without_pictures_is_refused(folder, source, answer):
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match=f"^input=.*{answer}"):
         names(folder / source)
+
+
+def test_an_output_around_all_pictures_is_told_to_be_the_reason(folder):
+    for source in (folder, folder / "more", folder / "*.png"):
+        with pytest.raises(ConfigError, match=r"output=.*: all \d pictures of input=.* lie in it"):
+            pictures_of(str(source), DataConfig(), outside=str(folder))
+
+
+def test_what_is_left_out_is_counted(folder, caplog):
+    write_picture(folder / "out" / "drawn.png")
+    for name in ("a.mp4", "more/b.avi"):
+        (folder / name).write_text("a video")
+    found = pictures_of(str(folder), DataConfig(), outside=str(folder / "out"))
+    assert [picture.name for picture in found] == ["a.jpg", "b.png", "more/c.png", "more/deep/d.bmp"]
+    assert caplog.messages[0] == f"Left out: 1 picture below output={folder / 'out'}."
+    assert caplog.messages[1].startswith("Left out: 2 videos. To ask about the frames of one, name it: input=")
+    with pytest.raises(DataError, match=r"no picture is there, but 1 video\. Name one: input=.*a\.mp4"):
+        names(folder / "*.mp4")
+
+
+def test_a_link_that_leads_nowhere_is_an_answer_in_a_pattern_too(folder):
+    (folder / "gone.png").symlink_to(folder / "nothing")
+    assert names(folder / "*.png") == ["b.png", "gone.png"]
+    assert "gone.png" in names(folder)
 
 
 def test_what_is_made_of_pictures_has_a_path_of_its_own_within_the_output(folder):
@@ -394,6 +427,10 @@ def changed(run, folder, **settings):
             {"box_score_thresh": 0.5},
             "no setting 'box_score_thresh'. There are resize, valid_resize_size, valid_crop_size",
         ),
+        (
+            {"resize": "letterbox"},
+            "valid_resize_size is for resize='crop', and resize='letterbox' does not read it. Leave it out",
+        ),
     ],
 )
 def test_a_setting_that_nobody_would_read_is_refused(run, tmp_path, settings, answer):
@@ -417,6 +454,8 @@ def test_a_resizing_that_the_model_cannot_use_is_refused(run, tmp_path):
 def test_settings_are_known_by_both_of_their_names(tmp_path):
     run = save(tmp_path / "run", "fasterrcnn_resnet18_fpn", DETECTION, min_size=64, max_size=96)
     load(changed(run, tmp_path / "other", box_score_threshold=0.3, nms_iou_threshold=0.5))
+    with pytest.raises(ConfigError, match="nms_iou_thresh=null must be a number"):
+        load(changed(run, tmp_path / "none", nms_iou_thresh=None))
     assert "image_size" not in json.loads((run / "model" / "model.json").read_text())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -186,10 +187,30 @@ def test_a_row_is_read_back_whatever_the_name(form: str, name: str) -> None:
         assert rows_of(content + content[:length], form) == ([row], len(content))
 
 
+def say(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said), encoding="ascii"))
+
+
+def test_names_on_stdin_are_bytes_between_newlines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    said = ["bad\udcff\udcfe.png", "a\u2028b\x0c\x85.png", "{b}.png"]
+    for name in said:
+        (folder / name).write_bytes((folder / "1.png").read_bytes())
+    say(os.fsencode("\r\n".join(said)), monkeypatch)
+    assert [picture.name for picture in pictures_of("-", DataConfig())] == said
+
+
+def test_a_line_on_stdin_that_names_nothing_has_an_answer_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    say(b'a.png\n{"label": 1}\n{c}.png\n', monkeypatch)
+    _, *faults = pictures_of("-", DataConfig())
+    assert [fault.name for fault in faults] == ["stdin:2", "stdin:3"]
+    assert all(f"{fault.name}: " in str(fault.fault) and "as ./{b}.png" in str(fault.fault) for fault in faults)
+
+
 def test_a_list_may_be_said_on_stdin(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     said = f'1.png\n\n  {folder}/2.png \n{{"image_url": "3.png", "label": 1}}\nhttps://host/x.png\nnot there.png\n'
-    monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+    say(said.encode(), monkeypatch)
     pictures = pictures_of("-", DataConfig())
     assert [picture.name for picture in pictures] == [
         "1.png",
@@ -209,13 +230,13 @@ def test_a_list_may_be_said_on_stdin(folder: Path, tmp_path: Path, monkeypatch: 
     [
         ("", "input=-: nothing was said on stdin"),
         ("\n \n", "input=-: nothing was said on stdin"),
-        ('a.png\n{"label": 1}', 'stdin:2: .*names no picture. Write a path, or {"image_url": "a.jpg"}'),
+        ('\n{"label": 1}', 'stdin:2: .*names no picture. Write a path or URL on each line, or {"image_url": "a.jpg"}'),
         ('{"image_url": ""}', "stdin:1: "),
         ("{", "stdin:1: "),
     ],
 )
 def test_a_list_that_says_nothing_is_refused(said: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+    say(said.encode(), monkeypatch)
     with pytest.raises(DataError, match=reason):
         pictures_of("-", DataConfig())
 
@@ -274,7 +295,7 @@ def test_a_video_that_cannot_be_used_is_refused(clip: Path, tmp_path: Path) -> N
 
 
 def test_a_file_that_is_no_video_says_so_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "bad.mp4").write_text("no video")
+    (tmp_path / "bad.mp4").write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41\0\0\x10\0mdat" + bytes(4000))
     code = (
         "from lightning_automl_vision.data.video import Video\n"
         "from lightning_automl_vision.errors import DataError\n"
@@ -283,6 +304,7 @@ def test_a_file_that_is_no_video_says_so_in_one_line(tmp_path: Path) -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "bad.mp4: is no video that OpenCV can read" in process.stdout
+    assert process.stderr == ""
 
 
 def test_a_model_is_told_from_another_by_its_files(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """What is public, and what the documents say of it."""
 
 import ast
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import lightning_automl_vision
+from lightning_automl_vision.arguments import ROOT as ROOT_KEYS
 from lightning_automl_vision.errors import VisionError
 from lightning_automl_vision.help import keys_document
+from lightning_automl_vision.jobs import job_configs
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,6 +29,14 @@ def test_every_error_has_an_exit_code_of_its_own_and_the_reference_names_it():
     codes = [error.exit_code for error in VisionError.__subclasses__()]
     assert len(codes) == len(set(codes))
     assert all(f"| {error.exit_code} |" in reference for error in VisionError.__subclasses__())
+
+
+def test_the_reference_names_every_verb_with_its_own_keys():
+    lines = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8").splitlines()
+    for verb, config in job_configs().items():
+        (line,) = (line for line in lines if re.match(rf"\| `{verb}[` ]", line))
+        told = {name.partition(".")[0] for name in re.findall(r"`([^`]+)`", line.rpartition(" | ")[2])}
+        assert told == {item.name for item in fields(config)} - ROOT_KEYS - {"name"}, verb
 
 
 def test_nothing_written_for_readers_is_longer_than_400_lines():

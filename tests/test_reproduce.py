@@ -112,6 +112,26 @@ def test_a_run_whose_time_was_over_is_repeated_as_far_as_it_came(tmp_path: Path)
     assert [evaluation.epoch for evaluation in found.evaluations or ()] == [1]
 
 
+def test_a_trial_of_other_images_than_the_sweeps_first_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fixed.yaml").touch()
+    monkeypatch.setenv(TRIAL_FOLDER, str(tmp_path / "run"))
+    tiny(tmp_path, training={"number_of_epochs": 1, "random_seed": 1})
+    next((tmp_path / "photos").glob("*/0.png")).rename(tmp_path / "photos" / "red" / "new.png")
+    monkeypatch.setenv(TRIAL_FOLDER, str(tmp_path / "second"))
+    data = {"training": str(tmp_path / "photos"), "split": "stratified", "cache": str(tmp_path / "other cache")}
+    with pytest.raises(ConfigError, match="have changed since"):
+        train(
+            **{
+                **TINY,
+                "data": data,
+                "output_dir": str(tmp_path / "second"),
+                "training": {**TINY["training"], "random_seed": 1},
+            }
+        )
+
+
 def test_a_pruned_trial_is_repeated_as_far_as_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / STOP).write_text("behind the others")
     with monkeypatch.context() as within:
@@ -176,7 +196,7 @@ def test_a_changed_picture_is_refused_by_name(tmp_path: Path) -> None:
     [
         (lambda run: (run / LOCK).unlink(), r"lock\.json: no such file or directory\. Only a finished run has one"),
         (lambda run: (run / LOCK).write_text("{}"), r"lock\.json is not a lock of this version: 'format_version'"),
-        (lambda run: (run / "result.json").unlink(), r"result\.json: No such file"),
+        (lambda run: (run / "result.json").unlink(), "no end that could be reached again: it has not ended"),
         (lambda run: (run / "config.yaml").write_text("# x\n"), r"config\.yaml was changed after the run"),
         (
             lambda run: changed(run / "result.json", lambda values: values.update(status="interrupted")),
@@ -193,6 +213,27 @@ def test_what_cannot_be_repeated_is_refused_in_a_line(copied: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match=answer):
         again(copied, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        (
+            {"state": "failed", "reason": "killed (out of memory?)"},
+            r"it failed: killed \(out of memory\?\)\. Name another",
+        ),
+        ({"state": "waiting", "reason": ""}, r"it is waiting\. Repeat the command of its sweep"),
+        (None, r"it has not ended\. Repeat its command"),
+    ],
+)
+def test_a_trial_that_has_not_ended_says_why(tmp_path: Path, row: dict[str, str] | None, answer: str) -> None:
+    trial = tmp_path / "trial_0001"
+    trial.mkdir()
+    (trial / "config.yaml").touch()
+    if row is not None:
+        (tmp_path / "leaderboard.json").write_text(json.dumps({"trials": [{"folder": trial.name, **row}]}))
+    with pytest.raises(ConfigError, match=f"no end that could be reached again: {answer}"):
+        again(trial, tmp_path / "again")
 
 
 def test_a_model_whose_plugin_is_gone_is_refused(copied: Path, tmp_path: Path) -> None:

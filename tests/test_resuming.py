@@ -582,6 +582,12 @@ def interrupted(tmp_path_factory):
     return folder, asked
 
 
+def test_what_an_interrupted_run_keeps_says_so(interrupted):
+    text = (interrupted[0] / "run" / "model" / "README.md").read_text()
+    assert "Its training ended as `interrupted` after" in text
+    assert "lav reproduce" not in text
+
+
 @pytest.fixture
 def copied(interrupted, tmp_path):
     folder, asked = interrupted

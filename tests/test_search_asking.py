@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.run import SWEEP, RunFolder
 from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder, remember_arguments
+from lightning_automl_vision.search.fixed import FIXED
+from lightning_automl_vision.search.same_data import check_same_data
 from lightning_automl_vision.search.tickets import locked
+from lightning_automl_vision.search.watching import TRIAL_FOLDER
 
 MODEL = ["model=resnet18", "data.training=photos"]
 RATES = "training.learning_rate=0.1,0.2"
@@ -23,7 +27,7 @@ RATES = "training.learning_rate=0.1,0.2"
 def asked(*arguments: str, **keys: Any) -> Asked:
     """As Hydra's multirun gives it: a configuration without the sweeps, and the arguments as they were."""
     register()
-    fixed = [argument for argument in arguments if "," not in argument or "search" in argument]
+    fixed = [text for text in arguments if "search" in text or not ("," in text or "glob(" in text)]
     model = [] if any(argument.startswith("model=") for argument in arguments) else MODEL
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
         config = compose("config", [*model, *fixed])
@@ -56,7 +60,7 @@ def test_arguments_without_a_seed_give_none(tmp_path: Path) -> None:
         ({"name": "tpe", "seed": 3}, "bayesian", 3),
         ({"name": "grid", "seed": None}, "grid", 5),
         ("tpe", "bayesian", 5),
-        ({"seed": 3}, "random", 3),
+        ({"seed": 3}, "bayesian", 3),
         ({"name": "cmaes", "seed": None}, {"_target_": "optuna.samplers.CmaEsSampler"}, 5),
         (
             {"_target_": "optuna.samplers.TPESampler", "seed": 3},
@@ -95,7 +99,20 @@ def test_the_command_line_replaces_an_experiments_policy(given: list[str], polic
 
 def test_a_number_of_trials_draws_them() -> None:
     found = asked(RATES, "limits.max_trials=7", "training.random_seed=3")
-    assert (found.sampler, found.trials, found.seed) == ("random", 7, 3)
+    assert (found.sampler, found.trials, found.seed) == ("bayesian", 7, 3)
+
+
+def test_one_trial_is_a_number_of_trials_where_it_is_given() -> None:
+    assert asked(RATES, "+search=random", "limits.max_trials=1").trials == 1
+
+
+def test_a_pattern_finds_each_model_once() -> None:
+    found = asked("data.training=photos", "model=glob(resnet1*)").spaces.spaces[0]
+    assert found.free["model"].grid() == ["resnet101", "resnet152", "resnet18"]
+
+
+def test_the_official_direction_is_taken_where_it_is_the_metrics() -> None:
+    assert asked(RATES, direction="maximize").is_grid
 
 
 def test_the_official_sweepers_words_mean_the_same() -> None:
@@ -110,6 +127,8 @@ def test_the_default_is_one_of_the_space_where_the_tasks_own_cannot_be() -> None
     sizes = ["data.training=x", "training.training_crop_size=64", "training.validation_crop_size=64"]
     found = asked(*sizes, "model=resnet18,resnet34", "limits.max_trials=3")
     assert found.first == ({"model": "resnet18"},)
+    assert found.stands_in.startswith("the command by itself cannot be: ")
+    assert not found.stands_in.endswith(".")
     with pytest.raises(ConfigError, match="vits16r224 takes 224 pixels only"):
         asked(*sizes, "model=vits16r224,vitl16r224", "limits.max_trials=3")
 
@@ -145,8 +164,24 @@ def test_spaces_bring_their_own_models() -> None:
             r"search\.storage and hydra\.sweeper\.storage are the same setting and differ",
         ),
         ([RATES], {"lease_seconds": 0}, r"lease_seconds=0: must be more than 0"),
-        ([RATES], {"direction": "minimize"}, r"hydra\.sweeper\.direction=minimize"),
+        ([RATES], {"direction": "minimize"}, r"hydra\.sweeper\.direction=minimize: accuracy, .*, is to maximize"),
+        ([RATES, "limits.max_trials=1"], {"n_trials": 5}, "are the same setting and differ"),
+        ([RATES, "limits.max_concurrent_trials=1"], {"n_trials": 5, "n_jobs": 2}, "are the same setting and differ"),
+        ([RATES], {"n_trials": -3}, r"hydra\.sweeper\.n_trials=-3: must be in \[1, 1000\]"),
+        ([RATES], {"n_trials": 5, "n_jobs": 500}, r"hydra\.sweeper\.n_jobs=500: must be in \[1, 100\]"),
+        ([RATES, "+search=grid"], {"sampler": "random"}, r"search\.sampler=grid and hydra\.sweeper\.sampler=random"),
+        ([RATES], {"n_trials": 5, "sampler": ["a"]}, r"hydra\.sweeper\.sampler=\['a'\]: must be a name"),
+        ([RATES], {"n_trials": 5, "sampler": {"name": ["a"]}}, r"sampler\.name=\['a'\]: must be a name"),
+        ([], {"params": "abc"}, r"hydra\.sweeper\.params=abc: must be a mapping"),
+        ([], {"params": ["a"]}, r"hydra\.sweeper\.params=\['a'\]: must be a mapping"),
+        (
+            ["+search=random", "search.spaces=[1,2]", "limits.max_trials=2"],
+            {},
+            r"search\.spaces=\[1, 2\]: must be a mapping",
+        ),
+        (["model=glob(nosuch*)"], {}, r"glob\(\) finds no model such as nosuch\*"),
         (["+search=grid", "search.spaces={a: {model: resnet18}}", RATES], {}, "both say what is tried"),
+        (["+search=random", "search.spaces={a: {}}", "limits.max_trials=3"], {}, r"Nothing varies: search\.spaces has"),
         (
             ["model=vits16r224", "data.training=x", "training.training_crop_size=256", RATES],
             {},
@@ -183,6 +218,21 @@ def test_a_sweep_goes_on_by_the_command_that_began_it_alone(tmp_path: Path) -> N
         check_folder(asked(*same, "training.number_of_epochs=2"))
     with pytest.raises(ConfigError, match=r"begun with data\.training=photos, and cannot go on with .*=others"):
         check_folder(asked(RATES, where, "data.training=others", "training.number_of_epochs=3"))
+
+
+def test_trials_that_are_to_have_the_same_data_must_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = asked(RATES).settings, asked(RATES, "data.split=stratified").settings
+    first, second = (replace(each, training=replace(each.training, random_seed=1)) for each in (first, second))
+    trial = tmp_path / "trial_0001"
+    monkeypatch.setenv(TRIAL_FOLDER, str(trial))
+    check_same_data(first, trial, "some")
+    assert not [*tmp_path.iterdir()]  # no sweep's folder
+    (tmp_path / FIXED).touch()
+    for settings, found in ((first, "some"), (second, "others"), (first, "some")):
+        check_same_data(settings, trial, found)
+    check_same_data(replace(first, limits=replace(first.limits, timeout_minutes=3.0)), trial, "some")
+    with pytest.raises(ConfigError, match=r"sweep that cannot go on: the images or labels .* have changed since"):
+        check_same_data(first, trial, "others")
 
 
 @pytest.mark.parametrize("values", ["interval(0.1, 1.89)", "range(0.5, 1.6, 0.5)"])

@@ -243,6 +243,7 @@ def test_any_sampler_of_optuna_goes_by_its_target_and_takes_the_seed():
             "bayesain",
             r"^No sampler 'bayesain'\. Did you mean 'bayesian'\? There are random, sobol, bayesian, grid; any",
         ),
+        (["bayesian"], r"^No sampler \['bayesian'\]\. Did you mean 'bayesian'\?"),
         ({"_target_": "optuna.samplers.Nothing"}, "_target_=optuna.samplers.Nothing is no sampler of Optuna"),
         ({"_target_": "pathlib.Path"}, "_target_=pathlib.Path is no sampler of Optuna"),
         ({"seed": 3}, "_target_=None is no sampler of Optuna"),

@@ -172,6 +172,18 @@ def test_what_is_no_picture_is_said(browser, tmp_path):
         assert status(browser).startswith("The picture is not an image in a known format")
 
 
+def test_a_picture_that_browsers_cannot_show_is_answered_with_a_note(browser, file, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.tif"), np.full((8, 8, 3), 255, np.uint8))
+    with listening(predictor()) as server:
+        browser.open(server.url)
+        for picture_file, hidden in ((tmp_path / "a.tif", False), (file, True)):
+            browser.choose_file("#file", picture_file)
+            browser.until("document.querySelectorAll('#answers li').length === 2")
+            assert browser.run("document.getElementById('unseen').hidden") is hidden
+            assert browser.run("document.getElementById('canvas').hidden") is not hidden
+            browser.run("document.getElementById('answers').replaceChildren()")
+
+
 def test_nothing_from_elsewhere_can_run(browser):
     with listening(predictor()) as server:
         browser.open(server.url)

@@ -120,8 +120,13 @@ def flat(answer):
 
 def test_the_command_line_says_where_and_nothing_secret(server):
     server.ask("POST", "/score", picture(), BEARER)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(b"no HTTP\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
     assert re.fullmatch(
-        r"http://127.0.0.1:\d+: blue \(100 %\) classifier, green \(0 %\) detector\nReady\.\n", server.said
+        r"http://127.0.0.1:\d+: blue \(100 %\) classifier, green \(0 %\) detector\nReady\.\n"
+        r"Invalid HTTP request received\.\n",
+        server.said,
     )
 
 
@@ -218,7 +223,7 @@ def lav(*arguments, cwd, **environment):
     [
         (["gone"], "gone holds no model"),
         (["serve.deployments={blue: classifier}", "serve.traffic={blue: 101}"], "blue must be in [0, 100]"),
-        (["classifier", "serve.prot=81"], "Did you mean 'job.serve.port'?"),
+        (["classifier", "serve.prot=81"], "Did you mean 'serve.port'?"),
         (["classifier", "serve.request_timeout_ms=90001"], "must be in [1, 90000]"),
     ],
 )

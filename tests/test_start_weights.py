@@ -68,7 +68,7 @@ def test_heads_for_other_classes_start_anew_and_the_log_says_so(labels, donor, t
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "it is empty"), (b"PK\x03\x04 cut", "it is damaged or cut short")]
+    ("content", "reason"), [(b"", "it is empty"), (b"PK\x03\x04 cut", "it is torn or no checkpoint")]
 )
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
 def test_a_file_that_is_not_whole_is_told_with_the_way_out(name, content, reason, tmp_path):

@@ -4,17 +4,22 @@ import errno
 import json
 import logging
 import os
-import resource
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from full_disk import files_of_at_most
 from pictures import write_folders
+from untrained import save_untrained
 
 from lightning_automl_vision import train
-from lightning_automl_vision.errors import StorageError
+from lightning_automl_vision.answers_file import fingerprint
+from lightning_automl_vision.api import settings
+from lightning_automl_vision.errors import StorageError, VisionError
 from lightning_automl_vision.log import LOG, in_file
+from lightning_automl_vision.model_folder import WEIGHTS, load_weights
 from lightning_automl_vision.plugins import model_spec
 from lightning_automl_vision.result import read_result
 from lightning_automl_vision.run import RunFolder, write
@@ -22,17 +27,6 @@ from lightning_automl_vision.storage import append, replacing, unwritable
 
 MEGABYTE = 1 << 20
 FULL = Path("/dev/full")
-
-
-@contextmanager
-def files_of_at_most(size):
-    """As on a full disk: the system refuses whatever would make a file larger than this."""
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path):
@@ -74,6 +68,41 @@ def test_what_torch_and_safetensors_make_of_a_full_disk_is_understood(tmp_path):
     with pytest.raises(StorageError, match="file too large"), files_of_at_most(MEGABYTE), replacing(file) as part:
         save_file(values, part)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_read_by_whoever_may_read_the_rest(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_untrained(tmp_path, "image_classification")
+    finally:
+        os.umask(before)
+    assert {oct(file.stat().st_mode & 0o777) for file in (tmp_path / "model").iterdir()} == {"0o640"}
+
+
+@contextmanager
+def as_nobody():
+    """Root may read whatever there is."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("reader", [fingerprint, lambda folder: load_weights(torch.nn.Linear(1, 1), folder / WEIGHTS)])
+def test_weights_that_may_not_be_read_are_not_called_missing(reader):
+    with TemporaryDirectory() as place:
+        weights = Path(place) / WEIGHTS
+        weights.write_bytes(b"")
+        weights.chmod(0)
+        Path(place).chmod(0o755)
+        with (
+            as_nobody(),
+            pytest.raises(VisionError, match=r"cannot be read: permission denied\. Its owner"),
+        ):
+            reader(Path(place))
 
 
 def test_errors_that_have_nothing_to_do_with_files_pass(tmp_path):
@@ -134,3 +163,9 @@ def test_the_best_epoch_is_that_of_this_run_and_not_of_one_before_in_its_folder(
     again = RunFolder(tmp_path)
     again.remember()
     assert again.best("accuracy", lower_is_better=False).epoch is None
+
+
+def test_the_result_of_an_attempt_is_gone_while_the_next_goes_on(tmp_path):
+    (tmp_path / "result.json").write_text('{"status": "failed"}')
+    RunFolder(tmp_path).create(settings(model="resnet18", data={"training": "x"}))
+    assert not (tmp_path / "result.json").exists()

@@ -35,9 +35,10 @@ from lightning_automl_vision.data.resizing import CenterCrop, LongSide
 from lightning_automl_vision.data.sampling import EpochSampler
 from lightning_automl_vision.data.stream_cache import ImageCache, ImageSource, image_bytes, use
 from lightning_automl_vision.data.urls import Described, described, read_bytes
-from lightning_automl_vision.errors import DataError, StorageError
+from lightning_automl_vision.errors import DataError, LostImagesError, StorageError, UnreachableError
 from lightning_automl_vision.samples import Labels, Sample
 from lightning_automl_vision.settings import DataConfig
+from lightning_automl_vision.training.continuing import reading
 
 KILOBYTE = 1000
 
@@ -283,13 +284,21 @@ def test_a_full_disk_is_done_without(fails, server, tmp_path, monkeypatch):
 
 def test_all_is_downloaded_before_unless_it_cannot_fit(server, tmp_path):
     images = [f"{server.address}/{name}" for name in pictures(server.folder)]
-    with pytest.raises(StorageError, match=r"has room for 0\.0 MB, and the 8 pictures .* take 0\.0 MB.*data\.cache="):
+    said = r"has room for 3\.0 kB, and the 8 pictures .* take \d+\.\d kB\..* or raise data\.cache_size_megabytes"
+    with pytest.raises(StorageError, match=said):
         read_headers(images, config(tmp_path, cache_size_megabytes=0.003))
     assert not server.asked, "nothing was downloaded for nothing"
     read_headers(images, config(tmp_path))
     assert server.asked.total() == 8
     server.__exit__()
     assert [len(image_bytes(image)) > 1000 for image in images] == [True] * 8
+
+
+def test_a_folder_that_cannot_be_made_is_told_of(tmp_path):
+    (tmp_path / "file").touch()
+    asked = DataConfig(training="x", cache=str(tmp_path / "file"))
+    with pytest.raises(StorageError, match=r"cannot be made or written .* Name another folder: data\.cache="):
+        stream_cache.cache_of(asked).opened()
 
 
 def test_what_has_changed_at_its_place_is_fetched_anew(server, tmp_path):
@@ -516,8 +525,37 @@ def test_all_lost_is_an_error_all_the_same(server, tmp_path):
     for name in names:
         (server.folder / name).unlink()
     use(ImageSource(cache_in(tmp_path)))
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(LostImagesError, match=r"21 images in a row could not be read; the last one: .* no such file"):
         list(loader_of([f"{server.address}/{name}" for name in names], transform=plain, lost=set(), workers=0))
+
+
+@pytest.mark.parametrize("gone", [3, 4])
+def test_an_evaluation_that_lost_more_than_half_of_its_images_is_an_error(server, tmp_path, caplog, gone):
+    names = pictures(server.folder, 6)
+    for name in names[:gone]:
+        (server.folder / name).unlink()
+    use(ImageSource(cache_in(tmp_path, most=0)))
+    loader = loader_of([f"{server.address}/{name}" for name in names], workers=0, lost=set())
+    if gone == 3:
+        list(loader)
+        assert "3 of the 6 images of this evaluation could not be read" in caplog.text
+    else:
+        with pytest.raises(LostImagesError, match="4 of the 6 images of an evaluation could not be read"):
+            list(loader)
+
+
+def test_images_that_cannot_be_read_any_more_come_with_the_ways_out(server, tmp_path):
+    (server.folder / "a").touch()
+    server.answers["a"] = [500] * 9
+    said = r"/a: cannot be read \(500 Internal Server Error\)\. data.ignore_data_errors=true .* nothing is kept"
+    with pytest.raises(UnreachableError, match=said) as raised, reading(tmp_path, ignores_faults=False):
+        read_bytes(f"{server.address}/a")
+    assert raised.value.exit_code == 6
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    said = "^Lost. Repeat the command once they can be read: it goes on from the last checkpoint.$"
+    with pytest.raises(LostImagesError, match=said), reading(tmp_path, ignores_faults=True):
+        raise LostImagesError("Lost.")
 
 
 def test_a_run_streams_and_survives_the_loss_of_an_image(server, tmp_path, monkeypatch):

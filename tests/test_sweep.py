@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from lightning_automl_vision.errors import StorageError
+from lightning_automl_vision.errors import ConfigError, StorageError
 from lightning_automl_vision.search.leaderboard import Leaderboard
 from lightning_automl_vision.search.policies import policy_of
 from lightning_automl_vision.search.samplers import sampler_of
@@ -106,6 +106,32 @@ def test_a_full_disk_ends_the_sweep_and_costs_no_ticket(tmp_path: Path) -> None:
     assert states(asked) == ["COMPLETE"] * 4
 
 
+def test_what_was_drawn_before_is_drawn_again_and_a_space_ends_when_all_of_it_was(tmp_path: Path) -> None:
+    spaces = {"a": {"training.learning_rate": "0.1,0.2,0.3", "data.format": "good"}}
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    first = sweep(tmp_path / "whole", spaces, trials=6)
+    first.run()
+    rates = [trial.params["training.learning_rate"] for trial in first.tickets.last_of_each()]
+    assert sorted(rates) == [0.1, 0.2, 0.3]
+    sweep(tmp_path / "parts", spaces, trials=2).run()
+    broken = sweep(tmp_path / "parts", spaces, trials=6)
+    claimed = broken.tickets.claim()
+    assert claimed is not None
+    broken._drawn(claimed)
+    broken.tickets.put_back(claimed)
+    broken.run()
+    drawn = {trial.user_attrs[TICKET]: trial.params for trial in broken.tickets.last_of_each()}
+    assert drawn == {trial.user_attrs[TICKET]: trial.params for trial in first.tickets.last_of_each()}
+
+
+def test_a_trial_of_other_data_ends_the_sweep_and_waits(tmp_path: Path) -> None:
+    asked = sweep(tmp_path, {"a": {"data.format": "other"}}, trials=3, limits={"slots": 1})
+    with pytest.raises(ConfigError, match="the images have changed"):
+        asked.run()
+    assert states(asked) == ["WAITING"] * 3
+
+
 def test_a_leaderboard_that_cannot_be_written_ends_the_sweep_in_good_order(tmp_path: Path) -> None:
     def changed() -> None:
         raise StorageError("leaderboard.csv cannot be written.")
@@ -146,7 +172,7 @@ def test_spaces_may_meet_and_so_may_the_default(tmp_path: Path) -> None:
     spaces = {"a": {"training.learning_rate": "choice(0.01)"}, "b": {"data.format": "choice(good)"}}
     asked = sweep(tmp_path, spaces, with_default=True, trials=5, limits={"slots": 1})
     asked.run()
-    assert states(asked) == ["COMPLETE"] * 5
+    assert states(asked) == ["COMPLETE"] * 3
     assert len({trial.user_attrs[HASH] for trial in asked.tickets.last_of_each()}) == 1
 
 
@@ -207,11 +233,14 @@ def test_time_that_is_over_leaves_tickets_for_another_time(tmp_path: Path, monke
     assert states(again).count("WAITING") in (states(asked).count("WAITING"), states(asked).count("WAITING") - 1)
 
 
-def test_too_many_failures_end_a_sweep(tmp_path: Path) -> None:
+def test_too_many_failures_end_a_sweep(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spaces = {"a": {"data.format": "raises", "training.learning_rate": "range(1,7)"}}
     asked = sweep(tmp_path, spaces, grid=True, limits={"slots": 1, "most_failures": 0.5})
     asked.run()
     assert states(asked) == ["FAIL", *["WAITING"] * 5]
+    asked.tell_what_is_left()
+    assert "more than 0.5 failed: 5 trials are left" in caplog.text
+    assert "With a higher hydra.sweeper.max_failure_rate, the same command goes on." in caplog.text
 
 
 SWEEPER = """

@@ -117,7 +117,7 @@ def test_a_model_folder_inherits_the_grid_and_may_be_given_another(tiled_run: An
         ({"tile_predictions_nms_threshold": 0.5}, "are the same setting and differ"),
         ({"tile_grid_size": None, "tile_overlap_ratio": 5}, r"tile_overlap_ratio=5 must be a number in \[0, 1\)"),
         ({"tile_grid_size": None, "tiler": "mine.Rings"}, "'mine.Rings' has no _target_"),
-        ({"tile_merge": "wbf"}, r"tile_merge='wbf' must be one of nms"),
+        ({"tile_merge": "wbf"}, r'tile_merge="wbf" must be one of nms'),
         ({"tile_merge_largest": 50}, "tile_merge_largest=50: only tile_merge=greedy_merging lets boxes grow"),
         ({"tile_size": "64x64"}, "tile_size and tile_grid_size are two ways"),
         ({"tile_gird_size": "2x2"}, "no setting 'tile_gird_size'. Did you mean 'tile_grid_size'"),

@@ -1,6 +1,8 @@
 """A whole run from the outside: what it prints, what it leaves, what it refuses."""
 
+import codecs
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -11,7 +13,7 @@ from pictures import COLOURS, write_folders, write_multilabel, write_objects, wr
 
 import lightning_automl_vision as lav
 from lightning_automl_vision.config import CONFIG_DIR
-from lightning_automl_vision.errors import ConfigError, DataError
+from lightning_automl_vision.errors import ConfigError, DataError, WeightsError
 
 TINY = (
     "model=resnet18",
@@ -120,15 +122,26 @@ def test_a_model_folder_of_an_unknown_format_is_refused(finished, tmp_path):
     [
         ("model.json", [], "does not describe a model"),
         ("labels.json", ["a", "a"], "a JSON list of different names is expected"),
+        ("labels.json", ["a", " ", "c"], "the name of class 2 is empty"),
+        ("labels.json", ["a", "b"], r"labels\.json names 2 classes, and the model has 3\. Name each of them"),
         ("settings.json", [], "a JSON object is expected"),
+        ("settings.json", '{"fill": 1, "fill": 2}', r"settings\.json: fill is there twice\. Keep one"),
+        ("weights.safetensors", "none", r"weights\.safetensors is damaged: .*\. Copy the whole model folder again\.$"),
     ],
 )
 def test_a_damaged_model_folder_is_refused_by_name(file, content, answer, finished, tmp_path):
     for path in (finished[0] / "model").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / file).write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=answer):
+    (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises((ConfigError, WeightsError), match=answer):
         lav.load(tmp_path)
+
+
+def test_a_byte_order_mark_is_understood(finished, tmp_path):
+    shutil.copytree(finished[0] / "model", tmp_path / "model")
+    settings = tmp_path / "model" / "settings.json"
+    settings.write_bytes(codecs.BOM_UTF8 + settings.read_bytes())
+    assert lav.load(tmp_path).card.settings == lav.load(finished[0]).card.settings
 
 
 def test_a_model_folder_never_asks_for_published_weights(finished, tmp_path):

@@ -203,6 +203,16 @@ def test_a_run_becomes_a_repository_whose_network_says_what_the_config_says(task
         assert all(length in (-1, real) for length, real in zip(wanted, actual.shape, strict=True))
 
 
+def test_the_command_tells_how_near_the_network_is_and_where_that_stands(tmp_path: Path, capsys: Any) -> None:
+    run = save_untrained(tmp_path / "run", MULTICLASS)
+    write_picture(tmp_path / "photos" / "a.png", (10, 20, 200), np.random.default_rng(0))
+    job = {"name": "export", "format": "triton", "output": str(tmp_path / "out"), "triton": {"name": "blobs"}}
+    verb.run(settings(checkpoint=str(run), job={**job, "images": str(tmp_path / "photos")}))
+    folder = tmp_path / "out" / "blobs" / "1"
+    assert f"{folder}: the answers to 1 image of " in capsys.readouterr().out
+    assert json.loads((folder / "parity.json").read_text())["passed"]
+
+
 @pytest.mark.slow
 def test_what_the_server_is_given_can_be_asked_here(tmp_path: Path) -> None:
     run = save_untrained(tmp_path / "run", MULTICLASS)

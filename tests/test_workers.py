@@ -587,6 +587,38 @@ def test_launchers_run_the_task_once_for_each_worker(tmp_path: Path, launcher: s
     assert sorted(path.name for path in (tmp_path / "workers").iterdir()) == ["0", "1"]
 
 
+ORPHAN = """
+import multiprocessing, os, pathlib, time
+from lightning_automl_vision.search.workers import Worker
+
+class Done(Worker):
+    def _fault(self):
+        return None
+
+def work():
+    pathlib.Path("begun").write_text(str(os.getpid()))
+    while os.getppid() == multiprocessing.parent_process().pid:
+        time.sleep(0.01)
+    object.__new__(Done)(None)
+    pathlib.Path("after").touch()
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=work).start()
+    while not pathlib.Path("begun").exists():
+        time.sleep(0.01)
+    os._exit(0)
+"""
+
+
+def test_a_worker_that_begins_when_the_maker_of_its_pool_is_gone_ends_its_process(tmp_path: Path) -> None:
+    """Where it ended with an answer for nobody, it would wait for room in a pipe for ever."""
+    (tmp_path / "script.py").write_text(ORPHAN)
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, timeout=120)
+    worker = int((tmp_path / "begun").read_text())
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), 60)
+    assert not (tmp_path / "after").exists()
+
+
 TINY = [
     *("model=resnet18", "model.pretrained=false", "data.training=photos"),
     *("training.training_crop_size=32", "training.validation_crop_size=32", "training.validation_resize_size=36"),
@@ -628,15 +660,36 @@ def test_a_sweep_whose_worker_is_killed_is_whole(tmp_path: Path, launcher: str) 
 
 
 @pytest.mark.slow
-def test_a_sweep_of_workers_whose_sweeper_is_killed_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_sweep_of_workers_whose_sweeper_is_killed_goes_on(tmp_path: Path, launcher: str) -> None:
     write_folders(tmp_path / "photos", 8)
-    process = lav(tmp_path, "hydra/launcher=submitit_local")
+    process = lav(tmp_path, f"hydra/launcher={launcher}")
     wait_for(lambda: list(tmp_path.glob("sweep/trial_*/metrics.jsonl")), 300)
     process.kill()
     process.communicate()
-    said, _ = (again := lav(tmp_path, "hydra/launcher=submitit_local")).communicate(timeout=600)
+    said, _ = (again := lav(tmp_path, f"hydra/launcher={launcher}")).communicate(timeout=600)
     assert again.returncode == 0, said
     assert leaderboard(tmp_path) == WHOLE, said
+
+
+@pytest.mark.slow
+def test_workers_whose_sweeper_is_killed_do_what_is_left_and_end(tmp_path: Path) -> None:
+    write_folders(tmp_path / "photos", 8)
+    process = lav(tmp_path, "hydra/launcher=joblib")
+    wait_for(lambda: list(tmp_path.glob("sweep/trial_*/metrics.jsonl")), 300)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not of_session(process.pid), 240)
+    assert [path.parent.name for path in sorted(tmp_path.glob("sweep/trial_*/result.json"))] == [
+        f"trial_{number:04}" for number in range(4)
+    ]
+
+
+def of_session(number: int) -> list[int]:
+    """The processes that belong to a session, and still run."""
+    lines = subprocess.run(["ps", "-eo", "pid=,sid=,stat="], capture_output=True, text=True, check=True).stdout
+    found = [line.split() for line in lines.splitlines()]
+    return [int(pid) for pid, session, state in found if int(session) == number and not state.startswith("Z")]
 
 
 def workers_of(folder: Path) -> list[int]:

@@ -18,9 +18,10 @@ from lightning_automl_vision.data.images import decode_image
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.data.prepared import Transform
 from lightning_automl_vision.data.urls import local_path, read_bytes, without_query
-from lightning_automl_vision.data.writing import ORIGINAL, details, group_of, kind_of, label_of, origin, relative, umask
+from lightning_automl_vision.data.writing import ORIGINAL, details, group_of, kind_of, label_of, origin, relative
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.samples import Pixels, Place
+from lightning_automl_vision.storage import umask
 
 _JPEG_QUALITY = 95
 

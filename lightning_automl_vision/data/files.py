@@ -30,6 +30,7 @@ IMAGE_SUFFIXES = frozenset(
         ".jp2",
     )
 )
+VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"))
 
 
 def open_bytes(file: str) -> BinaryIO:

@@ -20,7 +20,7 @@ from lightning_automl_vision.data.batching import Truth
 from lightning_automl_vision.data.images import part_of, read_image
 from lightning_automl_vision.data.photos import Photos
 from lightning_automl_vision.data.prepared import Composing, Evaluated, Labelled, Prepared, Seed, Transform
-from lightning_automl_vision.data.replacing import other_draws, read_or_gray, tell
+from lightning_automl_vision.data.replacing import Judged, none_left, other_draws, read_or_gray, tell
 from lightning_automl_vision.data.resizing import Resizing
 from lightning_automl_vision.data.sampling import Draw, EpochSampler, groups_by_rarest_label
 from lightning_automl_vision.data.shares import ALL, Share
@@ -94,10 +94,14 @@ class ImageDataset(Dataset[Item | VisionError]):
         item = self._read(draw)
         if not self._replaces or not isinstance(item, DataError):
             return item
+        last = item
         for other in other_draws(draw, len(self), (self._seed, *draw.seed)):
             if not isinstance(instead := self._read(other), VisionError):
                 return replace(instead, missed=str(item))
-        return item
+            if not isinstance(instead, DataError):
+                return instead
+            last = instead
+        return none_left(last)
 
     def _read(self, draw: Draw) -> Item | VisionError:
         seed = (self._seed, *draw.seed)
@@ -143,6 +147,7 @@ class ImageLoader(DataLoader[Any]):
     """Raises in the main process, as it was, the error that a worker met; ``lost`` says why pictures were replaced."""
 
     lost: set[str]
+    judges: bool
 
     def begin_at(self, epoch: int, batches: int) -> None:
         """Go on in an epoch after so many batches, of which no picture is read again."""
@@ -156,10 +161,14 @@ class ImageLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Batch[Any]]:  # type: ignore[override]
         with _single_threaded_opencv():
             batches = super().__iter__()
+        judged = Judged(len(self.sampler)) if self.judges else None  # type: ignore[arg-type]  # ours have lengths
         for batch in batches:
+            if isinstance(batch, Batch):
+                tell(batch.missed, self.lost)
+                if judged is not None and (fault := judged.add(len(batch.keys), batch.missed)) is not None:
+                    batch = fault
             if isinstance(batch, VisionError):
                 break
-            tell(batch.missed, self.lost)
             yield batch
         else:
             return
@@ -257,6 +266,7 @@ def make_loader(
         pin_memory=pin_memory,
     )
     loader.lost = set() if lost is None else lost
+    loader.judges = isinstance(transform, Resizing)
     return loader
 
 

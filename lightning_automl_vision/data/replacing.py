@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from lightning_automl_vision.data.sampling import Draw
-from lightning_automl_vision.errors import DataError
+from lightning_automl_vision.errors import DataError, LostImagesError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.samples import Pixels
 
@@ -35,6 +36,40 @@ def read_or_gray(read: Callable[[], Pixels]) -> tuple[Pixels, str]:
         return read(), ""
     except DataError as error:
         return gray_picture(), str(error)
+
+
+def none_left(last: DataError) -> LostImagesError:
+    """For a place that no image can be found for."""
+    return LostImagesError(f"{_TRIES + 1} images in a row could not be read; the last one: {last}")
+
+
+@dataclass
+class Judged:
+    """How many of the ``images`` of an evaluation have come, and how many of these as gray pictures.
+
+    One that lost more than half of them says nothing of the model, and is an error.
+    """
+
+    images: int
+    seen: int = 0
+    lost: int = 0
+
+    def add(self, images: int, missed: Sequence[str]) -> LostImagesError | None:
+        self.seen += images
+        self.lost += len(missed)
+        if missed and self.lost > self.images / 2:
+            return LostImagesError(
+                f"{self.lost} of the {self.images} images of an evaluation could not be read, more than half of them;"
+                f" the last one: {missed[-1]}"
+            )
+        if self.lost and self.seen >= self.images:
+            LOG.warning(
+                "%d of the %d images of this evaluation could not be read and were judged as gray pictures:"
+                " its metrics are the lower for it.",
+                self.lost,
+                self.images,
+            )
+        return None
 
 
 def tell(missed: Sequence[str], lost: set[str]) -> None:

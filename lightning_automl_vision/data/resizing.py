@@ -5,6 +5,7 @@ A resizing is stored in a model's settings and needs neither torch nor albumenta
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -155,6 +156,9 @@ class LongSide(Resizing):
         return {"resize": self.name, "img_size": self.size}
 
 
+_USUAL: tuple[Resizing, ...] = (CenterCrop(), Letterbox(), ShortSide(), LongSide())
+
+
 def resizing_of(augment: AugmentConfig, training: TrainingConfig) -> Resizing:
     """What a run's configuration asks for."""
     if augment.resize == Letterbox.name:
@@ -176,7 +180,10 @@ def resizing_from_settings(settings: Mapping[str, Any], *, source: str) -> Resiz
             fill=_number({"fill": 114, **settings}, "fill", source, least=0, most=255),
         )
     if kind == ShortSide.name:
-        return ShortSide(minimum=_number(settings, "min_size", source), maximum=_number(settings, "max_size", source))
+        minimum, maximum = (_number(settings, name, source) for name in ("min_size", "max_size"))
+        if minimum > maximum:
+            raise ConfigError(f"{source}: min_size={minimum} is more than max_size={maximum}. Raise the latter.")
+        return ShortSide(minimum=minimum, maximum=maximum)
     if kind == LongSide.name:
         return LongSide(size=_number(settings, "img_size", source))
     complaint = f"resize={kind!r} is not known" if "resize" in settings else "resize is missing"
@@ -191,6 +198,18 @@ def setting_names(resizing: Resizing) -> dict[str, str]:
     return {spelling: name for name in resizing.as_settings() for spelling in (name, _key(name))}
 
 
+def check_unread(settings: Mapping[str, Any], resizing: Resizing, *, source: str) -> None:
+    """ConfigError for what another resizing than the one among these settings reads."""
+    read = setting_names(resizing)
+    for other in _USUAL:
+        for name in setting_names(other):
+            if name in settings and name not in read:
+                raise ConfigError(
+                    f"{source}: {name} is for resize={other.name!r}, and resize={resizing.name!r} does not read it."
+                    " Leave it out, or choose another resize."
+                )
+
+
 def _number(settings: Mapping[str, Any], name: str, source: str, least: int = 1, most: int = 1 << 16) -> int:
     """A setting under its documented name or, equally, under that of the configuration key."""
     spellings = [spelling for spelling in dict.fromkeys((name, _key(name))) if spelling in settings]
@@ -203,13 +222,13 @@ def _number(settings: Mapping[str, Any], name: str, source: str, least: int = 1,
     if any(settings[spelling] != value for spelling in spellings):
         raise ConfigError(f"{source}: {' and '.join(spellings)} are the same setting and differ. Keep one.")
     if type(value) is not int or not least <= value <= most:
-        raise ConfigError(f"{source}: {name}={value!r} must be an integer in [{least}, {most}].")
+        raise ConfigError(f"{source}: {name}={json.dumps(value)} must be an integer in [{least}, {most}].")
     return value
 
 
 def _suited(settings: Mapping[str, Any]) -> str:
     """Most likely the resizing that the model was made for: the one that has all its numbers there."""
-    for kind in (CenterCrop(), Letterbox(), ShortSide(), LongSide()):
+    for kind in _USUAL:
         names = setting_names(kind)
         if {names[spelling] for spelling in settings if spelling in names} >= {*names.values()} - {"resize", "fill"}:
             return f" The numbers that are there suit resize={kind.name!r}."

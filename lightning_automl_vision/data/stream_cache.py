@@ -45,6 +45,7 @@ class ImageCache:
     folder: Path
     most_bytes: int
     all_must_fit: bool = False
+    is_limited: bool = False
 
     def opened(self) -> ImageCache:
         """Rid of what killed processes left, and with the bytes counted anew."""
@@ -54,7 +55,9 @@ class ImageCache:
                 ledger.write(sum(_sizes(self.folder)))
         except OSError as error:
             if self.all_must_fit:
-                raise self._refused(error) from None
+                raise StorageError(
+                    f"{self.folder} cannot be made or written ({error.strerror}). Name another folder: data.cache=PATH."
+                ) from None
             LOG.warning("%s cannot hold pictures (%s): each is read anew.", self.folder, error.strerror)
         return self
 
@@ -89,12 +92,14 @@ class ImageCache:
     def check_room(self, sizes: Sequence[int | None]) -> None:
         """StorageError if pictures of these sizes, as far as they are known, do not fit beside what is kept."""
         with self._ledger() as ledger:
-            room = min(self.most_bytes - ledger.read(), shutil.disk_usage(self.folder).free)
+            left = max(self.most_bytes - ledger.read(), 0)
+        free = shutil.disk_usage(self.folder).free
         wanted = sum(size or 0 for size in sizes)
-        if wanted > room:
+        if wanted > min(left, free):
+            by_limit = self.is_limited and left <= free
             raise StorageError(
-                f"{self.folder} has room for {_in_words(max(room, 0))}, and the {len(sizes)} pictures that are to be"
-                f" downloaded take {_in_words(wanted)}. {_WAYS_OUT}"
+                f"{self.folder} has room for {_in_words(min(left, free))}, and the {len(sizes)} pictures that are to be"
+                f" downloaded take {_in_words(wanted)}. {_ways_out(by_limit=by_limit)}"
             )
 
     def _kept(self, path: Path, content: bytes) -> bool:
@@ -137,12 +142,13 @@ class ImageCache:
             os.close(descriptor)
 
     def _refused(self, error: OSError) -> StorageError:
-        return StorageError(f"{self.folder} cannot hold all pictures: {(error.strerror or str(error))}. {_WAYS_OUT}")
+        ways_out = _ways_out(by_limit=self.is_limited and not error.errno)
+        return StorageError(f"{self.folder} cannot hold all pictures: {(error.strerror or str(error))}. {ways_out}")
 
 
-_WAYS_OUT = (
-    "Read them while training, data.stream_image_files=true, or name a folder on a larger disk: data.cache=PATH."
-)
+def _ways_out(*, by_limit: bool) -> str:
+    larger = "raise data.cache_size_megabytes" if by_limit else "name a folder on a larger disk: data.cache=PATH"
+    return f"Read them while training, data.stream_image_files=true, or {larger}."
 
 
 @dataclass(frozen=True)
@@ -230,6 +236,7 @@ def cache_of(config: DataConfig) -> ImageCache:
         folder=folder,
         most_bytes=_most_bytes(config.cache_size_megabytes, folder, all_must_fit=not config.stream_image_files),
         all_must_fit=not config.stream_image_files,
+        is_limited=config.cache_size_megabytes is not None,
     )
 
 
@@ -287,4 +294,6 @@ def _host() -> str:
 
 
 def _in_words(size: int) -> str:
+    if size < 1e6:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

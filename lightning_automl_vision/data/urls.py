@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from lightning_automl_vision.errors import ConfigError, DataError
+from lightning_automl_vision.errors import ConfigError, DataError, UnreachableError
 from lightning_automl_vision.settings import DataConfig
 
 _MAPPED = ("azureml://", "amldatastore://")
@@ -85,6 +85,9 @@ def read_fault(error: Exception) -> str:
         return "may not be read (permission denied)"
     if isinstance(error, IsADirectoryError):
         return "is a folder, not a file"
+    status, message = getattr(error, "status", None), getattr(error, "message", None)
+    if isinstance(status, int) and message:  # a web server's answer, without its address
+        return f"cannot be read ({status} {message})"
     reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
     return f"cannot be read ({reason or type(error).__name__})"
 
@@ -148,7 +151,8 @@ def _asked(url: str, method: str) -> Any:
             if pause is None and passing:
                 _down[server] = time.monotonic()
             if pause is None or not passing or time.monotonic() - _down.get(server, -_DOWN) < _DOWN:
-                raise DataError(f"{name}: {read_fault(error).replace(url, name)}.") from None
+                kind = UnreachableError if passing else DataError
+                raise kind(f"{name}: {read_fault(error).replace(url, name)}.") from None
         time.sleep(pause * _JITTER.uniform(0.5, 1.0))  # not all that wait come back at once
     raise AssertionError("the last attempt gives or raises")
 

@@ -10,21 +10,22 @@ from itertools import count
 import cv2
 import numpy as np
 
+from lightning_automl_vision.data.files import VIDEO_SUFFIXES
 from lightning_automl_vision.data.inputs import Picture, stem_of
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.samples import Pixels
 
-SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"))
+_QUIET = "-8"  # FFmpeg's own lines would stand before ours, which says the same
 
 
 def is_video(source: str) -> bool:
-    return os.path.splitext(source)[1].lower() in SUFFIXES and not os.path.isdir(source)
+    return os.path.splitext(source)[1].lower() in VIDEO_SUFFIXES and not os.path.isdir(source)
 
 
 def check_every(source: str, every: int | None) -> None:
     """ConfigError where there are no frames to leave out."""
     if every is not None and not is_video(source):
-        known = ", ".join(sorted(SUFFIXES))
+        known = ", ".join(sorted(VIDEO_SUFFIXES))
         raise ConfigError(f"every={every}: input={source} is no video ({known}). Leave every out.")
 
 
@@ -81,6 +82,7 @@ class Video:
     def _opened(self) -> cv2.VideoCapture:
         if not os.path.exists(self.path):
             raise DataError(f"input={self.path}: there is no such file or folder.")
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
         video = cv2.VideoCapture(self.path)
         if not video.isOpened():
             raise DataError(

@@ -14,6 +14,7 @@ from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.data.urls import local_path
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.samples import SIDES, Boxes, Labels, Masks, Sample
+from lightning_automl_vision.storage import share
 
 ORIGINAL = "original"
 """The key that says which image a line, and every augmented copy of it, comes from: `data.group_by` takes it."""
@@ -66,7 +67,7 @@ def write_atomically(lines: Iterable[dict[str, Any]], output: Path) -> int:
             for line in lines:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 count += 1
-        os.chmod(temporary, 0o666 & ~umask())
+        share(Path(temporary))
         os.replace(temporary, output)
     except BaseException as error:
         os.unlink(temporary)
@@ -75,13 +76,6 @@ def write_atomically(lines: Iterable[dict[str, Any]], output: Path) -> int:
             raise ConfigError(reason) from None
         raise
     return count
-
-
-def umask() -> int:
-    """The process's mask can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def image_url(sample: Sample[Any], folder: Path) -> str:

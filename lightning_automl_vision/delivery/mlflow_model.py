@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from lightning_automl_vision.delivery.answers import Answer, documented
 from lightning_automl_vision.errors import DataError
 from lightning_automl_vision.model_folder import SETTINGS
 from lightning_automl_vision.predictor import Predictor, load
+from lightning_automl_vision.serving.contents import Fault, decoded
+from lightning_automl_vision.serving.refusals import Refused
 
 COLUMN, ERROR = "image", "error"
 
@@ -32,7 +33,9 @@ class ImageModel(PythonModel):  # type: ignore[misc]  # MLflow ships no types
         self, context: PythonModelContext, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
     ) -> pandas.DataFrame:
         """A picture that cannot be used has its reason in a column ``error``; refused if none of them can."""
-        pictures = [_encoded(value) for value in model_input[COLUMN]]
+        classifies = self.predictor.card.task.startswith("image_classification")
+        values = enumerate(model_input[COLUMN])
+        pictures = [_encoded(value, f"{COLUMN}[{row}]", classifies=classifies) for row, value in values]
         answers = list(_in_order(self.predictor, pictures, _batch_size(params or {})))
         faults = [answer[ERROR] for answer in answers if ERROR in answer]
         if faults and len(faults) == len(answers):
@@ -55,15 +58,17 @@ def _reason(error: DataError) -> str:
     return str(error).replace("the given bytes: ", "The picture ", 1)
 
 
-def _encoded(value: Any) -> bytes | DataError:
+def _encoded(value: Any, place: str, *, classifies: bool) -> bytes | DataError:
+    """Of a text in any form that `lav serve` takes too."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if not isinstance(value, str):
         return DataError(f"A picture is bytes, or these in base64, not {type(value).__name__}.")
     try:
-        return binascii.a2b_base64("".join(value.split()), strict_mode=True)
-    except ValueError:
-        return DataError("The picture is not base64.")
+        content = decoded(value, place, classifies=classifies)
+    except Refused as refused:
+        return DataError(refused.reason)
+    return DataError(content.reason) if isinstance(content, Fault) else content
 
 
 def _batch_size(parameters: Mapping[str, Any]) -> int | None:

@@ -14,7 +14,7 @@ from lightning_automl_vision.export.cost import sizes, write_card
 from lightning_automl_vision.export.folder import PARITY, beside, keep, keep_failed, write_folder
 from lightning_automl_vision.export.formats import Options
 from lightning_automl_vision.export.graph import eager
-from lightning_automl_vision.export.parity import Parity, compare
+from lightning_automl_vision.export.parity import Parity, compare, told_apart
 from lightning_automl_vision.export.pictures import Pictures
 from lightning_automl_vision.export.stages import shown_of, stage_of
 from lightning_automl_vision.export.writing import graph_of
@@ -115,6 +115,6 @@ class Exporting:
 def _where(worst: list[dict[str, Any]]) -> str:
     if not worst:
         return "Nothing differs but objects that score about as much as is asked for."
-    told = ", ".join(f"{row['filename']} ({row['agreement']:.3f})" for row in worst)
+    told = ", ".join(f"{row['filename']} ({told_apart(row['agreement'], 1, 3)[0]})" for row in worst)
     (stage, _), *_ = Counter(row["stage"] for row in worst).most_common(1)
     return f"The stage that differs is {stage}; the worst images are {told}."

@@ -80,9 +80,17 @@ def check_packages(name: str, *, writing: bool) -> None:
 
 
 def check_installed(name: str, packages: Sequence[str], extra: str | None) -> None:
-    missing = [package for package in packages if find_spec(package) is None]
+    missing = [package for package in packages if not _is_there(package)]
     if missing:
+        wanted = " ".join(missing) if extra is None else f"'lightning-automl-vision[{extra}]'"
         raise ConfigError(
             f"format={name}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed."
-            f" Install what it needs: pip install 'lightning-automl-vision[{extra}]'."
+            f" Install what it needs: pip install {wanted}."
         )
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False

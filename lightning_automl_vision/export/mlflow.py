@@ -66,7 +66,8 @@ def signature_of(card: ModelCard) -> ModelSignature:
 
     number, text = DataType.double, DataType.string
     if card.task.startswith("image_classification"):
-        outputs = [ColSpec(Array(number), "probs"), ColSpec(Array(text), "labels")]
+        decided = ColSpec(Array(text), "decided", required=False)  # only where operating points are in use
+        outputs = [ColSpec(Array(number), "probs"), ColSpec(Array(text), "labels"), decided]
     else:
         corners = Object([Property(name, number) for name in ("topX", "topY", "bottomX", "bottomY")])
         properties = [Property("box", corners), Property("label", text), Property("score", number)]

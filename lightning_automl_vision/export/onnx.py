@@ -49,6 +49,7 @@ def write_graph(graph: Graph, file: Path, opened: OpenedModel, options: Options)
     export = _traced if graph.branching or graph.multiple > 1 else _exported
     with exporter("onnx", opened.card.name):
         model = export(graph, example, options)
+        _forget_origin(model)
         _name_axes(model, graph)
         onnx.save(model, str(file))
         if options.quantise is not None:
@@ -114,6 +115,17 @@ def _traced(graph: Graph, example: Sequence[Any], options: Options) -> ModelProt
         )
     model: ModelProto = onnx.load_from_string(content.getvalue())
     return model
+
+
+def _forget_origin(message: Any) -> None:
+    """Where each part was written, on the machine that exports."""
+    for name in ("doc_string", "metadata_props"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else [value]:
+                _forget_origin(part)
 
 
 def _name_axes(model: ModelProto, graph: Graph) -> None:

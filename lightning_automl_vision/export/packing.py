@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.export.folder import aside_of, beside, check_free, keep
@@ -35,10 +35,15 @@ def pack_for_mlflow(card: ModelCard, found: Path, output: Path, config: MlflowCo
 
 
 def pack_for_triton(
-    card: ModelCard, found: Path, output: Path, config: TritonConfig, export_onnx: Callable[[Path, Path], object]
+    card: ModelCard,
+    found: Path,
+    output: Path,
+    config: TritonConfig,
+    export_onnx: Callable[[Path, Path], Mapping[str, Any]],
 ) -> str:
     """``export_onnx`` writes the folder of the network, unless the model was exported so already, or another aside."""
-    from lightning_automl_vision.export.triton import check_name, write_triton
+    from lightning_automl_vision.export.cost import summary
+    from lightning_automl_vision.export.triton import VERSION, check_name, write_triton
 
     check_free(str(output))
     name = config.name or card.name
@@ -46,10 +51,12 @@ def pack_for_triton(
     if card.exported is not None and card.exported["format"] != "onnx":
         raise ConfigError(f"format=triton: {found} was exported as {card.exported['format']}. Name the run's folder.")
     check_packages("onnx", writing=card.exported is None)
+    compared = ""
     with beside(output) as place:
         exported = found if card.exported is not None else place / "onnx"
         if card.exported is None:
-            export_onnx(exported, aside_of(output))
+            document = export_onnx(exported, aside_of(output))
+            compared = f"{summary(document, 'onnx', str(output / name / VERSION))}\n"
         write_triton(exported, place / "repository", name)
         keep(place / "repository", output)
-    return f"{output}: a repository with {name}; `tritonserver --model-repository={output}` serves it."
+    return f"{compared}{output}: a repository with {name}; `tritonserver --model-repository={output}` serves it."

@@ -19,6 +19,7 @@ from lightning_automl_vision.model_folder import ModelCard, parameter
 from lightning_automl_vision.predictor import Predictor
 
 _WORST = 5
+_DIGITS = 16  # of a float, and no more tell anything apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +92,11 @@ class Parity:
         drop, mean = self.drop(), float(np.mean(self.same))
         if drop is not None and drop > tolerance:
             before, after = self.metric or (0, 0)
-            return f"{self.metric_name} drops from {before:.4f} to {after:.4f}, by more than {tolerance:g}"
+            lower, higher = told_apart(after, before)
+            return f"{self.metric_name} drops from {higher} to {lower}, by more than {tolerance:g}"
         if (exact or drop is None) and 1 - mean > tolerance:
-            return f"answers agree by {mean:.4f}, which is less than {1 - tolerance:g}"
+            lower, higher = told_apart(mean, 1 - tolerance)
+            return f"answers agree by {lower}, which is less than {higher.rstrip('0').rstrip('.')}"
         return None
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,6 +130,12 @@ def compare(reference: Predictor, exported: Predictor, pictures: Pictures) -> Pa
         metric=(known[0], known[1]) if len(known) == len(sides) else None,
         seconds=(median(sides[0].seconds), median(sides[1].seconds)),
     )
+
+
+def told_apart(lower: float, higher: float, digits: int = 4) -> tuple[str, str]:
+    """With as many digits as it takes to see that they differ."""
+    texts = f"{lower:.{digits}f}", f"{higher:.{digits}f}"
+    return texts if texts[0] != texts[1] or digits > _DIGITS else told_apart(lower, higher, digits + 1)
 
 
 def limits_of(card: ModelCard) -> dict[str, Any]:

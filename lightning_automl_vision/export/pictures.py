@@ -67,6 +67,8 @@ def _given(settings: Settings, card: ModelCard, folder: Path, images: str) -> Pi
         return _of(labelled, images, judged_by)
     except (DataError, ConfigError) as error:
         found = pictures_of(images, settings.data)
+        if faults := [picture.fault for picture in found if picture.fault is not None]:
+            raise DataError(faults[0]) from None
         LOG.warning("images=%s is taken without labels, so that answers alone are compared: %s", images, error)
     return Pictures(
         source=images,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lightning_automl_vision.data.resizing import CenterCrop, Letterbox
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.export.formats import FORMATS, check_packages, format_named
+from lightning_automl_vision.installed import require_torch
 from lightning_automl_vision.model_folder import INFERENCE, MODEL, SETTINGS, chosen_parameters
 from lightning_automl_vision.plugins import model_spec
 from lightning_automl_vision.process import usable_cores
@@ -52,6 +53,8 @@ def exported_network(opened: OpenedModel) -> ExportedNetwork:
             " Use the version of lightning-automl-vision that exported it."
         )
     answers = answers_of(opened, facts)
+    if "torch" in format_named(name).TO_ASK:
+        require_torch(f"{opened.folder}, exported as {name},")
     check_packages(name, writing=False)
     return ExportedNetwork(run=_run_of(opened, facts), answers=answers)
 

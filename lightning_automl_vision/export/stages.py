@@ -35,11 +35,12 @@ def stage_of(reference: Predictor, exported: Predictor, graph: Run, image: str) 
         ):
             return NETWORK
     limits = limits_of(reference.card)
+    last = NMS if reference.card.image_size is None else NETWORK  # a classifier has nothing after its network
     for picture in before:
         (one,), (other,) = reference.network([picture]), exported.network([picture])
         if agreement(one, other, **limits) < _SAME:
-            return NMS if reference.card.image_size is None else NETWORK
-    return TILES if reference.tiling.cuts else NMS
+            return last
+    return TILES if reference.tiling.cuts else last
 
 
 def shown_of(predictor: Predictor, image: str) -> list[Pixels]:

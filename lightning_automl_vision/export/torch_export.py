@@ -20,6 +20,8 @@ from lightning_automl_vision.export.writing import (
 )
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from lightning_automl_vision.export.graph import Graph
     from lightning_automl_vision.predictor import OpenedModel
 
@@ -44,10 +46,18 @@ def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, A
     module = graph.module_with(normalising=options.normalising)
     with exporter("torch_export", opened.card.name), torch.no_grad():
         program = torch.export.export(module, example, dynamic_shapes=(_shapes(graph), *({} for _ in graph.more)))
+        _forget_origin(program)
         write_whole(folder / FILE, partial(torch.export.save, program))
     sides = next(node for node in program.graph.nodes if node.name == "images").meta["val"].shape[2:]
     any_size = not any(isinstance(side, int) for side in sides)
     return facts_of(graph, opened, options, "torch_export", [FILE], any_size=any_size)
+
+
+def _forget_origin(program: ExportedProgram) -> None:
+    """Where each node was written, on the machine that exports."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if hasattr(module, "graph") else ():
+            node.meta.pop("stack_trace", None)
 
 
 def _shapes(graph: Graph) -> dict[int, Any]:

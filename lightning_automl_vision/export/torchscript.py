@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.export.formats import Options
@@ -31,8 +32,25 @@ def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, A
     with exporter("torchscript", opened.card.name), torch.no_grad():
         example = graph.example(example_side(opened), normalising=options.normalising)
         traced = torch.jit.freeze(trace(module, example, check_trace=False))
-        write_whole(folder / FILE, partial(torch.jit.save, traced))
+        write_whole(folder / FILE, partial(_save, traced))
     return facts_of(graph, opened, options, "torchscript", [FILE])
+
+
+def _save(traced: Any, file: IO[bytes]) -> None:
+    """All but where each line of it was written, on the machine that exports."""
+    import torch
+
+    save: Any = torch.jit.save
+    content = io.BytesIO()
+    save(traced, content)
+    content.seek(0)
+    reader, writer = torch._C.PyTorchFileReader(content), torch._C.PyTorchFileWriter(file)
+    for name in reader.get_all_records():
+        # What begins with a dot is torch's own, and it writes its version itself.
+        if not name.endswith(".debug_pkl") and not name.startswith(".") and name != "version":
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
 
 
 def opened(folder: Path, facts: Mapping[str, Any]) -> Run:

@@ -11,7 +11,7 @@ from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.errors import ConfigError, StorageError, WeightsError
 from lightning_automl_vision.keys import key
 from lightning_automl_vision.settings import JobConfig
-from lightning_automl_vision.storage import replacing, storage_fault
+from lightning_automl_vision.storage import replacing, share, storage_fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,6 +126,7 @@ def _write(tensors: Tensors, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as part:
             save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata={"format": "pt"})
+            share(part)
     except (OSError, StorageError) as error:
         reason = getattr(storage_fault(error), "strerror", None) or error
         raise ConfigError(f"output={target}: cannot be written ({reason}). Choose another place.") from None

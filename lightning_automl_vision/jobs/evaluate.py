@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.composed import Settings, given
 from lightning_automl_vision.errors import ConfigError, RequirementError
+from lightning_automl_vision.installed import require_torch
 from lightning_automl_vision.keys import check_ranges, key
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.operating_rules import OperatingPointsConfig, Rule, rule_of
@@ -25,7 +26,6 @@ from lightning_automl_vision.validated_on import validated_on
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.labelled import LabelledImages
-    from lightning_automl_vision.examination import Examination
     from lightning_automl_vision.model_folder import ModelCard
     from lightning_automl_vision.views import View
 
@@ -58,7 +58,7 @@ class Config(JobConfig):
     )
     tta: Any = key(
         None,
-        "Test-time augmentation: `flip`, or a list such as [flip, scale 0.8, flip scale 1.2]; each is asked beside the"
+        "Test-time augmentation: `flip`, or a list such as [flip, scale 0.9, flip scale 1.2]; each is asked beside the"
         " picture as it is.",
     )
     operating_points: OperatingPointsConfig = key(
@@ -113,7 +113,19 @@ def evaluate(settings: Settings, job: Config) -> dict[str, Any]:
         print(summary(document))
     if short:
         raise RequirementError(f"{'; '.join(short)}, on {len(images)} images of {job.input}.")
+    if rule is not None and not document["operating_points"]:
+        raise RequirementError(_nothing_chosen(rule, document))
     return document
+
+
+def _nothing_chosen(rule: Rule, document: Mapping[str, Any]) -> str:
+    from lightning_automl_vision.stored_points import in_words
+
+    return (
+        f"operating_points.rule={rule}: no class has a threshold on {document['data']['images']} images of"
+        f" {document['input']}: {in_words(document['kept_usual'])}. The model's settings.json stays as it was."
+        " Give more labelled images, or choose another rule."
+    )
 
 
 def _judged(
@@ -124,6 +136,7 @@ def _judged(
     batch_size: int,
     tiler: TilingConfig,
 ) -> dict[str, Any]:
+    require_torch(settings.checkpoint)
     from lightning_automl_vision.training.report import interval_in, write_report
     from lightning_automl_vision.training.scoring import scorer_of, with_bar
 
@@ -171,9 +184,11 @@ def _examined(
     views: tuple[View, ...],
 ) -> dict[str, Any]:
     """Judged as users have it, through `load`: views, operating points and every runtime are its business."""
+    from lightning_automl_vision.choosing import chosen_points
     from lightning_automl_vision.examination import examination_of, with_bar, write_report
     from lightning_automl_vision.predictor import load
     from lightning_automl_vision.search.comparing import interval_of, resample
+    from lightning_automl_vision.stored_points import store
     from lightning_automl_vision.views import told_cost
 
     predictor = load(
@@ -196,7 +211,10 @@ def _examined(
     document["tta"] = [str(view) for view in views[1:]]
     document["operating_points_in_use"] = predictor.points is not None
     if rule is not None:
-        document["operating_points"] = _choose(settings, job, examination, rule)
+        choice = chosen_points(examination, rule, job.operating_points)
+        use, source = job.operating_points.use, str(job.input)
+        document["operating_points"] = store(choice, source, output, str(settings.checkpoint), use=use)
+        document["kept_usual"] = dict(choice.kept_usual)
     return document
 
 
@@ -215,33 +233,6 @@ def _floor(settings: Settings, judged_by: TaskConfig, rule: Rule | None) -> floa
     if not asked or (rule is None and opened.points is not None):
         return None
     return min(*asked, usual_threshold(opened.card))
-
-
-def _choose(settings: Settings, job: Config, examination: Examination, rule: Rule) -> dict[str, Any]:
-    """Written into the folder of the report, as a picture too, and into the model's settings."""
-    from lightning_automl_vision.choosing import chosen_points
-    from lightning_automl_vision.drawing.files import write_picture
-    from lightning_automl_vision.drawing.operating_chart import chart_of
-    from lightning_automl_vision.model_card import CARD, write_card
-    from lightning_automl_vision.model_folder import SETTINGS, read_card
-    from lightning_automl_vision.operating_points import POINTS, USE
-
-    choice = chosen_points(examination, rule, job.operating_points)
-    told = finite({"input": job.input, **choice.as_dict()})
-    write_json(Path(job.output) / f"{POINTS}.json", told)
-    write_picture(Path(job.output) / f"{POINTS}.png", chart_of(choice))
-    card, found = read_card(str(settings.checkpoint))
-    in_use = job.operating_points.use or bool(card.settings.get(USE, False))
-    write_json(found / SETTINGS, {**card.settings, USE: in_use, POINTS: choice.as_settings()})
-    if (found / CARD).is_file() and found.name == "model":
-        write_card(found.parent)
-    kept = ", ".join(f"{name} ({why})" for name, why in choice.kept_usual.items())
-    if kept:
-        LOG.warning("The usual threshold is kept for %s.", kept)
-    state = "in use" if in_use else f"not in use until {USE} is true"
-    LOG.info("Operating points of %d classes are in %s, %s", len(choice.chosen), found / SETTINGS, state)
-    classes: dict[str, Any] = told["classes"]
-    return classes
 
 
 def _document(
@@ -275,6 +266,11 @@ def _check(settings: Settings, job: Config, card: ModelCard) -> None:
         group, _, below = name.partition(".")
         if group == "data" and job.input is None and below not in OF_TRAINING:
             raise ConfigError(f"{name}={value}: without input the run's own data are read, as its configuration says.")
+        if below == "part" and group == "job" and job.input is None:
+            raise ConfigError(
+                f"part={value}: without input the run's own validation images are read. Leave it out, or name the"
+                " data.yaml with input=PATH."
+            )
         if name == "task" and value != card.task:
             raise ConfigError(f"task={value}: the task of {settings.checkpoint} is {card.task}. Leave task out.")
         if name == "output_dir":

@@ -16,6 +16,7 @@ from lightning_automl_vision.export.packagings import (
     TritonConfig,
     check_keys,
 )
+from lightning_automl_vision.installed import require_torch
 from lightning_automl_vision.jobs.evaluate import OF_TRAINING
 from lightning_automl_vision.keys import key
 from lightning_automl_vision.log import LOG
@@ -112,6 +113,7 @@ def _write(settings: Settings, job: Config, card: ModelCard, found: Path, aside:
     pictures = pictures_for(settings, card, found.absolute(), job.images) if needed else None
     LOG.info("%s for %s in %s, to be exported as %s", card.name, card.task, settings.checkpoint, job.format)
 
+    require_torch(settings.checkpoint)
     from lightning_automl_vision.export.cost import summary
     from lightning_automl_vision.export.exporting import Exporting
 
@@ -135,7 +137,7 @@ def _pack(settings: Settings, job: Config, card: ModelCard, found: Path) -> None
     """An MLflow model of the folder as it is, or a repository of Triton, around the network as ONNX."""
     from lightning_automl_vision.export.packing import pack_for_mlflow, pack_for_triton
 
-    def export_onnx(output: Path, aside: Path) -> object:
+    def export_onnx(output: Path, aside: Path) -> dict[str, Any]:
         to_pack = replace(job, format="onnx", output=str(output))
         return _write(replace(settings, quiet=True), to_pack, card, found, aside)
 

@@ -37,13 +37,14 @@ class Config(JobConfig):
     output: str = key("???", "The folder to write: predictions.jsonl and what else is asked for.")
     format: str = key(
         "jsonl",
-        "The form of the answers: JSON Lines, or `csv`, a row of the file's name and its answer as JSON for each.",
+        "The form of the answers: JSON Lines, or `csv`, in predictions.csv a row of each file's name and its answer as"
+        " JSON.",
         choices=("jsonl", "csv"),
     )
     every: int | None = key(None, "Of a video's frames only every so-manieth; by default all of them.", minimum=1)
     tta: Any = key(
         None,
-        "Test-time augmentation: `flip`, or a list such as [flip, scale 0.8, flip scale 1.2]; each is asked beside the"
+        "Test-time augmentation: `flip`, or a list such as [flip, scale 0.9, flip scale 1.2]; each is asked beside the"
         " picture as it is.",
     )
     draw: bool = key(False, "Write each picture with what was found into pictures/.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from lightning_automl_vision.data.labelled import DataSplits
     from lightning_automl_vision.reproduction import Comparison
 
-REPORT = "reproduction.json"
+REPORT, _BOARD = "reproduction.json", "leaderboard.json"
 # What may be said anew: where things lie, and what changes no digit.
 _FREE = ("job", "checkpoint", "output_dir", "quiet", "resume", "logger", "hydra")
 _FREE_DATA = ("training", "validation", "test", "images", "cache", "url_prefixes")
@@ -102,15 +103,33 @@ def _folder(settings: Settings) -> Path:
 
 
 def _finished(folder: Path) -> Result:
-    if not (folder / RESULT).exists() and (folder / "leaderboard.json").exists():
+    if not (folder / RESULT).exists() and (folder / _BOARD).exists():
         raise ConfigError(f"{folder} is a sweep. Name one of its trials, or {folder}/best.")
-    was = read_result(folder)
-    if was.status not in FINISHED:
-        raise ConfigError(
-            f"{folder} has no end that could be reached again: it was {was.status}. Repeat its command with the same"
-            " output_dir to finish it, then reproduce it."
-        )
-    return was
+    became, way_out = "has not ended", "Repeat its command with the same output_dir to finish it, then reproduce it."
+    if (folder / RESULT).exists() or not (folder / CONFIG).exists():
+        was = read_result(folder)
+        if was.status in FINISHED:
+            return was
+        became = f"was {was.status}{_because(was.error)}"
+    if row := _row_of(folder):
+        became, way_out = f"is {row['state']}", "Repeat the command of its sweep, which goes on with it."
+        if row["state"] == "failed":
+            became, way_out = f"failed{_because(row['reason'])}", "Name another trial of the sweep."
+    raise ConfigError(f"{folder} has no end that could be reached again: it {became}. {way_out}")
+
+
+def _because(reason: str | None) -> str:
+    return f": {reason.rstrip('.')}" if reason else ""
+
+
+def _row_of(folder: Path) -> Mapping[str, Any] | None:
+    """What the leaderboard of its sweep says of a trial; None for what is none."""
+    folder = folder.absolute()
+    try:
+        rows = json.loads((folder.parent / _BOARD).read_text(encoding="utf-8"))["trials"]
+        return next((row for row in rows if row["folder"] == folder.name), None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check_lock(folder: Path, lock: Lock) -> None:

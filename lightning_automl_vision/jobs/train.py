@@ -30,7 +30,7 @@ from lightning_automl_vision.settings import (
 from lightning_automl_vision.specs import ModelSpec, without_published
 from lightning_automl_vision.storage import is_full, unwritable
 from lightning_automl_vision.tables import table
-from lightning_automl_vision.training.continuing import continued
+from lightning_automl_vision.training.continuing import continued, reading
 from lightning_automl_vision.unread_keys import unread_keys
 
 if TYPE_CHECKING:
@@ -78,8 +78,9 @@ def train_model(settings: Settings, fold: DataSplits[Any] | None = None) -> Resu
             raise told from error
         result = replace(result, seconds=round(result.seconds + time.monotonic() - started, 3))
         folder.finish(result)
-        if result.status in FINISHED and fold is None:
-            write_lock(folder.path, settings, data)
+        if fold is None:
+            if result.status in FINISHED:
+                write_lock(folder.path, settings, data)
             _write_card(folder.path)
         publish(settings, folder.path, result)
         if not settings.quiet and fold is None:
@@ -179,10 +180,11 @@ def _trained(
     if settings.task.lower_is_better:
         LOG.info("No metrics are computed: the lowest %s ends training and picks the epoch.", settings.task.judged_by)
     session = TrainingSession.prepare(settings, spec, data, transform, seed)
-    fitted = session.fit(folder)
-    if fitted.best_epoch is not None and is_first():
-        session.save(folder, fitted.best_metrics)
-    test = session.score(data.test) if data.test is not None else {}
+    with reading(folder.path, ignores_faults=settings.data.ignore_data_errors):
+        fitted = session.fit(folder)
+        if fitted.best_epoch is not None and is_first():
+            session.save(folder, fitted.best_metrics)
+        test = session.score(data.test) if data.test is not None else {}
     result = Result(
         status=fitted.status,
         task=settings.task.name,

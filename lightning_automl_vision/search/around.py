@@ -18,8 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from lightning_automl_vision.config_errors import explain
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.search.distributions import Choice
+from lightning_automl_vision.search.fixed import NO_TEST, fixed_in
 from lightning_automl_vision.search.narrowing import narrowed
-from lightning_automl_vision.search.overrides import is_group
+from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.reading import distribution_of
 from lightning_automl_vision.search.space_file import document, read_space
 from lightning_automl_vision.search.spaces import Space, Spaces
@@ -47,12 +48,16 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Around:
-    """``first`` are the values of the new trial 0, in the first of the spaces; None for what no search has drawn."""
+    """``first`` are the values of the new trial 0, in the first of the spaces; None for what no search has drawn.
+
+    ``leader`` is the best trial, with its space, where another one won.
+    """
 
     config: DictConfig
     search: SearchConfig
     arguments: tuple[str, ...]
     first: Mapping[str, Any] | None
+    leader: tuple[str, Mapping[str, Any]] | None
 
 
 def around(config: DictConfig, search: AroundConfig, arguments: Sequence[str], outside: Sequence[str]) -> Around:
@@ -74,7 +79,7 @@ def around(config: DictConfig, search: AroundConfig, arguments: Sequence[str], o
             f"runs={folder}: its best trials agree in every key, so that nothing is left to be tried around them."
             " Write a space: +search=bayesian search.spaces=…"
         )
-    first = {key: value for key, value in winner.values.items() if key not in given} if winner.drawn else None
+    leader = trials[0] if trials[0].number != winner.number else None
     return Around(
         config=composed,
         search=SearchConfig(
@@ -84,7 +89,8 @@ def around(config: DictConfig, search: AroundConfig, arguments: Sequence[str], o
             seed=search.seed,
         ),
         arguments=kept,
-        first=first,
+        first=_left(winner.values, given) if winner.drawn else None,
+        leader=(leader.space, _left(leader.values, given)) if leader is not None and leader.space else None,
     )
 
 
@@ -127,10 +133,13 @@ def _without(spaces: Spaces, given: set[str]) -> Spaces:
             f"{groups[0]} is what the sweep has varied, and its best trials say which. Leave it out, or write a space."
         )
 
-    def left(keys: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in keys.items() if key not in given}
+    return Spaces(
+        tuple(replace(space, fixed=_left(space.fixed, given), free=_left(space.free, given)) for space in spaces.spaces)
+    )
 
-    return Spaces(tuple(replace(space, fixed=left(space.fixed), free=left(space.free)) for space in spaces.spaces))
+
+def _left(keys: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in keys.items() if key not in given}
 
 
 def _folder(config: DictConfig, search: AroundConfig, arguments: Sequence[str]) -> Path:
@@ -234,6 +243,9 @@ def _arguments(folder: Path, arguments: Sequence[str], outside: Sequence[str]) -
             )
     given = {_name(text) for text in arguments}
     own = [text for text in arguments if _name(text) != "runs"]
+    if NO_TEST in old:
+        old.remove(NO_TEST)
+        old += as_overrides({"data.test": test}) if (test := fixed_in(folder).get("data.test")) else []
     return (*(text for text in old if _name(text) not in given), *own)
 
 

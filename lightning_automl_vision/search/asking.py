@@ -8,25 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_automl_vision.composed import Settings
+from lightning_automl_vision.composed import Settings, given
 from lightning_automl_vision.config_errors import explain
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import check_ranges
 from lightning_automl_vision.run import SWEEP, write
 from lightning_automl_vision.search.distributions import Choice
-from lightning_automl_vision.search.fixed import check_fixed, remember_fixed
+from lightning_automl_vision.search.fixed import NO_TEST, check_fixed, remember_fixed
 from lightning_automl_vision.search.overrides import as_overrides, is_group
 from lightning_automl_vision.search.planning import Measured
 from lightning_automl_vision.search.portfolio import EPOCHS, Candidate
-from lightning_automl_vision.search.spaces import Spaces, flat, spaces_of
-from lightning_automl_vision.search.sweeper_keys import policy_asked, sampler_asked
+from lightning_automl_vision.search.spaces import Spaces, flat, mapping_of, spaces_of
+from lightning_automl_vision.search.sweeper_keys import agreed, agreed_limit, check_keys, policy_asked, sampler_asked
 from lightning_automl_vision.search_settings import AroundConfig, SearchConfig
+from lightning_automl_vision.typed_nodes import typed_nodes
 
 GRID, AUTOMODE = "grid", "automode"
 # What the sweep obeys itself, and no trial is told.
@@ -110,24 +112,22 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
 
         best = around(config, search, arguments, _from_outside(config))
         config, search, arguments = best.config, best.search, best.arguments
-    _check_keys(keys)
     if config.job.name not in ("train", "plan"):
-        raise ConfigError(f"-m: a sweep trains, and lav {config.job.name} does not. Leave -m out.")
+        raise ConfigError(
+            f"-m: a sweep trains, and lav {config.job.name} does not. Leave -m and what is for a sweep out."
+        )
     swept, fixed = _sorted_out(arguments)
-    params = {**_plain(keys.get("params")), **swept}
+    params = {**mapping_of(keys.get("params") or {}, "hydra.sweeper.params"), **swept}
     settings = _settings(config, fixed)
-    trials = _agreed("limits.max_trials", settings.limits.max_trials, 1, keys.get("n_trials"), "hydra.sweeper.n_trials")
-    jobs = _agreed(
-        "limits.max_concurrent_trials",
-        settings.limits.max_concurrent_trials,
-        1,
-        keys.get("n_jobs"),
-        "hydra.sweeper.n_jobs",
-    )
+    check_keys(keys, settings.task)
+    trials = agreed_limit("n_trials", settings.limits, keys, arguments)
+    jobs = agreed_limit("n_jobs", settings.limits, keys, arguments)
     sampler, own_seed = sampler_asked(keys.get("sampler"), None if search is None else search.seed)
-    sampler = sampler or (search.sampler if search is not None else None)
+    if search is not None:
+        is_usual = best is not None and "search.sampler" not in dict(given(arguments))
+        sampler = sampler if sampler and is_usual else agreed("sampler", search.sampler, sampler)
     nothing = search is None and not params and trials is not None
-    sampler = sampler or (AUTOMODE if nothing else GRID if trials is None else "random")
+    sampler = sampler or (AUTOMODE if nothing else GRID if trials is None else "bayesian")
     if sampler != GRID and trials is None:
         raise ConfigError("limits.max_trials is not given. Say how many trials there shall be: limits.max_trials=20.")
     settings = replace(settings, limits=replace(settings.limits, max_concurrent_trials=jobs or 1))
@@ -135,7 +135,7 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
     seed = int(settings.training.random_seed or 0)
     kept = [text for text in fixed if not _is_of_the_sweep(text) and not text.startswith(_SEED)]
     kept = [*_from_outside(config), *kept, *as_overrides({"training.random_seed": seed})]
-    kept += ["data.test=null"] if settings.data.test else []  # an experiment may say it too
+    kept += [NO_TEST] if settings.data.test else []  # an experiment may say it too
     asked = Asked(
         settings=settings,
         spaces=Spaces(()),
@@ -145,19 +145,20 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         trials=trials,
         arguments=tuple(kept),
         devices=_devices(settings),
-        storage=_either("storage", search, keys),
-        study_name=_either("study_name", search, keys),
+        storage=agreed("storage", None if search is None else search.storage, keys.get("storage")),
+        study_name=agreed("study_name", None if search is None else search.study_name, keys.get("study_name")),
     )
     if sampler == AUTOMODE:
         return _automatic(asked, config, search, params, fixed)
     spaces = _spaces(search, params)
     first = None if best is None else best.first
-    stands_in = "" if best is None else "it is the best trial that is searched around"
+    stands_in = "" if first is None else "it is the winner of the sweep that is searched around"
+    next_first = () if best is None or best.leader is None else (spaces.fixed_parameters(*best.leader),)
     try:
         if first is None:
             check(_alone(settings))
     except ConfigError as error:  # of what the command does without the search: the space's own defaults take its place
-        stands_in = f"the command by itself cannot be: {error}"
+        stands_in = f"the command by itself cannot be: {str(error).rstrip('.')}"
         first = spaces.default_values(spaces.spaces[0].name, {})
         if not any(map(is_group, first)):
             raise
@@ -166,7 +167,7 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         asked,
         devices=max(devices, asked.devices),
         spaces=spaces,
-        first=() if first is None else (spaces.fixed_parameters(spaces.spaces[0].name, first),),
+        first=(*(() if first is None else (spaces.fixed_parameters(spaces.spaces[0].name, first),)), *next_first),
         draws_default=first is not None,
         stands_in=stands_in,
     )
@@ -308,40 +309,29 @@ def _alone(settings: Settings) -> Settings:
     return replace(settings, limits=usual)
 
 
-def _check_keys(keys: Mapping[str, Any]) -> None:
-    """Keys of Hydra's Optuna sweeper that say what is decided otherwise here."""
-    if not 0 <= float(keys.get("max_failure_rate", 1.0)) <= 1:
-        raise ConfigError(f"hydra.sweeper.max_failure_rate={keys['max_failure_rate']}: must be in [0, 1].")
-    if not float(keys.get("lease_seconds", 60.0)) > 0:
-        raise ConfigError(f"hydra.sweeper.lease_seconds={keys['lease_seconds']}: must be more than 0.")
-    if keys.get("direction") is not None:
-        raise ConfigError(
-            f"hydra.sweeper.direction={keys['direction']}: the task's primary metric says which way is better. Leave it"
-            " out."
-        )
-
-
-def _either(name: str, search: SearchConfig | None, keys: Mapping[str, Any]) -> Any:
-    """What stands in ``search`` or in ``hydra.sweeper``; not told, as an address may hold a password."""
-    here, there = None if search is None else getattr(search, name), keys.get(name)
-    if None not in (here, there) and here != there:
-        raise ConfigError(f"search.{name} and hydra.sweeper.{name} are the same setting and differ. Keep one.")
-    return there if here is None else here
-
-
 def _spaces(search: SearchConfig | None, params: Mapping[str, Any]) -> Spaces:
-    given = None if search is None else search.spaces
-    if given is not None and params:
+    asked = None if search is None else search.spaces
+    if asked is not None and params:
         raise ConfigError(
             f"search.spaces and {', '.join(params)} both say what is tried. Put all of it into search.spaces, or leave"
             " that out."
         )
-    if given is None and not params:
+    if asked is None and not params:
         raise ConfigError(
             "Nothing varies: give a key several values, such as -m training.learning_rate=0.01,0.02, or search.spaces;"
             " an experiment that has some comes after +search."
         )
-    return flat(params) if given is None else spaces_of(given)
+    found = flat(params, _choices_of) if asked is None else spaces_of(asked, _choices_of)
+    if not any(space.fixed or space.free for space in found.spaces):
+        raise ConfigError("Nothing varies: search.spaces has no key. Give a space some, or leave +search out.")
+    return found
+
+
+def _choices_of(group: str) -> list[str]:
+    """Of each choice one name, so that glob() finds none twice."""
+    options = GlobalHydra.instance().config_loader().get_group_options(group)
+    own = ((name, getattr(typed_nodes().get((group, name)), "name", name)) for name in options)
+    return [name for name, called in own if name == called and not name.startswith("default_for_")]
 
 
 def _sorted_out(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -361,17 +351,3 @@ def _is_of_the_sweep(text: str) -> bool:
     name = text.lstrip("+~").partition("=")[0]
     names = (*_OF_THE_SWEEP, *(f"limits.{limit}" for limit in _LIMITS))
     return any(name == own or name.startswith(f"{own}.") for own in names)
-
-
-def _agreed(name: str, value: Any, usual: Any, other: Any, other_name: str) -> Any:
-    """The value under either name; None where neither was given."""
-    if other is None:
-        return None if value == usual else value
-    if value not in (usual, other):
-        raise ConfigError(f"{name}={value} and {other_name}={other} are the same setting and differ. Keep one.")
-    return other
-
-
-def _plain(node: Any) -> dict[str, Any]:
-    container: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    return dict(container or {})

@@ -86,12 +86,14 @@ class Plan:
         )
 
 
-def plan_sweep(config: DictConfig, overrides: Sequence[str]) -> None:
+def plan_sweep(config: DictConfig, keys: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """``lav plan`` of a sweep: what AutoMode would do, measured and told, and kept for the sweep in its folder."""
-    asked = asked_for(config, {}, overrides)
+    asked = asked_for(config, keys, overrides)
     if not asked.candidates:
+        varied = ", ".join(dict.fromkeys(key for space in asked.spaces.spaces for key in space.free)) or "search.spaces"
         raise ConfigError(
-            "lav plan looks at one training, or at AutoMode: search.spaces are tried as they are. Leave +search out."
+            f"lav plan looks at one training, or at AutoMode, and not at a space of your own: {varied}. Give one value"
+            " for each key, or limits.max_trials=N with neither spaces nor a sampler."
         )
     check_folder(asked)
     check_gpus(asked)
@@ -258,7 +260,7 @@ def planned(asked: Asked, plan: Plan) -> Asked:
     """The sweep that a plan makes of AutoMode: its space, its first trials, its policy."""
     decisions = {decision.name: decision for decision in plan.kept}
     if not decisions:
-        reasons = "; ".join(f"{each.name}: {each.dropped}" for each in plan.decisions)
+        reasons = "; ".join(f"{each.name}: {each.dropped.rstrip('.')}" for each in plan.decisions)
         raise ConfigError(f"AutoMode has nothing to try. {reasons}.")
     kept = [each for each in asked.candidates if each.name in decisions]
     kept = [each if EPOCHS in asked.given else each.trained_for(decisions[each.name].epochs) for each in kept]
@@ -276,7 +278,7 @@ def planned(asked: Asked, plan: Plan) -> Asked:
         policy=policy,
         first=tuple(spaces.fixed_parameters(each.name, each.first_values) for each in kept),
         draws_default=bool(plan.in_its_place),
-        stands_in=plan.in_its_place and f"the command by itself is left out, as {plan.in_its_place}",
+        stands_in=plan.in_its_place and f"the command by itself is left out, as {plan.in_its_place.rstrip('.')}",
         measured={
             name: measured
             for name, measured in ((DEFAULT, plan.default), *((each.name, each.measured) for each in plan.decisions))

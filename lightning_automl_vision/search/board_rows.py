@@ -138,9 +138,9 @@ class Rows:
         return Row(
             number=told[TICKET],
             state=state,
-            value=trial.value if state in (COMPLETE, PRUNED) else None,
+            value=_value(trial, progress),
             is_default=bool(told.get(DEFAULT)),
-            model=self._model(json.loads(told.get(VALUES, "{}"))),
+            model=self._model(json.loads(told.get(VALUES, "{}"))) or progress.model,
             overrides=overrides,
             epochs=None if folder is None else progress.epochs,
             number_of_epochs=progress.number_of_epochs,
@@ -169,6 +169,13 @@ def program() -> list[str]:
     if found is not None and Path(found).parent == Path(sys.executable).parent:
         return ["lav"]
     return [sys.executable, "-m", "lightning_automl_vision"]
+
+
+def _value(trial: FrozenTrial, progress: Progress) -> float | None:
+    """Of the best epoch: what the study keeps of a pruned trial is what it reported last."""
+    if trial.state == TrialState.PRUNED:
+        return trial.value if progress.best is None else progress.best
+    return trial.value if trial.state == TrialState.COMPLETE else None
 
 
 def _saved(progress: Progress, seconds: float | None) -> float | None:

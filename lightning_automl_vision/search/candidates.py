@@ -47,8 +47,8 @@ def candidates_for(settings: Settings, config: DictConfig, fixed: Sequence[str],
     if not kept and MODEL in decided:
         kept.append(_by_itself(settings, decided))
     if not kept:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
-        raise ConfigError(f"AutoMode has nothing to try. {reasons}")
+        reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in excluded.items())
+        raise ConfigError(f"AutoMode has nothing to try. {reasons}.")
     return Found(candidates=tuple(kept), excluded=excluded, given=decided)
 
 

@@ -147,6 +147,10 @@ def _drive(work: Work, board: Leaderboard, server: ForkServer | None, launch: La
         else:
             Crew(work=work, sweep=sweep, launch=launch, most=slots).run()
         sweep.tell_what_is_left()
+    if (left_out := len(work.asked.points) - len(tickets.last_of_each())) > 0:
+        LOG.warning(
+            "All that can be drawn has been tried: %d of %d trials are left out.", left_out, len(work.asked.points)
+        )
 
 
 def _ended(work: Work, board: Leaderboard) -> FrozenTrial | None:

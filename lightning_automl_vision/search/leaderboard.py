@@ -30,6 +30,7 @@ _KEPT = (
     *("model", "result.json", "evaluation.json", "overrides.txt", "config.yaml", "lock.json", "metrics.jsonl"),
     "mlflow.json",
 )
+_TWO_CHANCES = "p is of a trial and the best alone; the verdict's allows for the best having been picked."
 _MOST_ROWS = 100
 _WIDTH = 120  # of text that goes into a file
 _MINUTE = 60.0
@@ -113,6 +114,7 @@ class Leaderboard:
             *([f"Trial 0 stands in for the default: {self.stands_in}."] if self.stands_in else []),
             *([] if self.test is None else [words_of(self.test)]),
             *(["=: cannot be told from the best, by its images."] if any(row.tied for row in rows) else []),
+            *([_TWO_CHANCES] if any(row.number == self.winner and row.tied is False for row in rows) else []),
             str(saved(rows, self._spent())),
             *([] if plan is None else [str(plan)]),
         ]

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from lightning_automl_vision.errors import Interrupted, StorageError
 from lightning_automl_vision.result import FINISHED, PRUNED, RESULT
+from lightning_automl_vision.search.same_data import OtherDataError
 
 State = Literal["complete", "pruned", "failed", "interrupted"]
-Kind = Literal["", "policy", "interrupted", "timeout", "nan", "memory", "signal", "storage", "error"]
+Kind = Literal["", "policy", "interrupted", "timeout", "nan", "memory", "signal", "storage", "data", "error"]
 
 _MEMORY = re.compile(
     r"out of memory|memory is too small|MemoryError|can(?:'t|not) allocate memory|unable to allocate"
@@ -69,6 +70,9 @@ def _judged(trace: Trace, result: Mapping[str, Any], killed_as: Outcome | None) 
     if trace.exit_code == StorageError.exit_code:
         reason = result.get("error") or _error_line(trace.last_words) or "its files cannot be written"
         return Outcome(state="interrupted", reason=reason, kind="storage")
+    if trace.exit_code == OtherDataError.exit_code:
+        reason = result.get("error") or _error_line(trace.last_words) or "its data are not those of the sweep"
+        return Outcome(state="interrupted", reason=reason, kind="data")
     return _failed(trace.exit_code, result.get("error"), trace.last_words)
 
 

@@ -11,9 +11,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_automl_vision.config import config_folders
+from lightning_automl_vision.config_errors import known_keys, unknown_key
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import nearest
 from lightning_automl_vision.search.distributions import Choice
+from lightning_automl_vision.search.overrides import is_group
 from lightning_automl_vision.search.spaces import Space, Spaces, spaces_of
 
 FOLDER = "portfolio"
@@ -132,7 +134,7 @@ def _candidate(name: str, node: Any, path: Path) -> Candidate:
     for key in node:
         if key not in _KEYS:
             raise ConfigError(f"{where} has no key {key!r}.{nearest(str(key), _KEYS)} There are {', '.join(_KEYS)}.")
-    space = spaces_of({name: node["space"]}).spaces[0]
+    space = _space(name, node["space"], where)
     if not isinstance(space.fixed.get(MODEL), str):
         raise ConfigError(f"{where}.space names no model. Give one, such as model: resnet18.")
     if EPOCHS in {**space.fixed, **space.free}:
@@ -146,6 +148,18 @@ def _candidate(name: str, node: Any, path: Path) -> Candidate:
         if fault := space.fault(key, value):
             raise ConfigError(f"{where}.first: {fault}")
     return Candidate(space=space, epochs=_epochs(node.get("epochs"), where), first=first, when=_when(node, where))
+
+
+def _space(name: str, keys: Mapping[Any, Any], where: str) -> Space:
+    try:
+        space = spaces_of({name: keys}).spaces[0]
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    known = dict(known_keys())
+    for key in (*space.fixed, *space.free):
+        if not (is_group(key) or key.startswith("+") or any(f"{key}.".startswith(f"{own}.") for own in known)):
+            raise ConfigError(f"{where}.space: {unknown_key(key)}")
+    return space
 
 
 def _epochs(numbers: Any, where: str) -> Epochs:
@@ -164,10 +178,15 @@ def _when(node: Mapping[str, Any], where: str) -> Mapping[str, Any]:
             raise ConfigError(
                 f"{where}.when knows no {name!r}.{nearest(str(name), _CONDITIONS)} There are {', '.join(_CONDITIONS)}."
             )
-        if name in _RANGES and not (isinstance(value, list) and len(value) == 2 and value[0] <= value[1]):
+        if name in _RANGES and not _is_range(value):
             raise ConfigError(f"{where}.when.{name}={value!r}: give the least and the most, such as [0, 1000].")
         if name == "device" and value not in _DEVICES:
             raise ConfigError(f"{where}.when.device={value!r}: must be cpu or gpu.")
         if name == "published" and not isinstance(value, bool):
             raise ConfigError(f"{where}.when.published={value!r}: must be true or false.")
     return when
+
+
+def _is_range(value: Any) -> bool:
+    numbers = isinstance(value, list) and len(value) == 2 and all(type(number) in (int, float) for number in value)
+    return bool(numbers and value[0] <= value[1])

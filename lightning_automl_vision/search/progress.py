@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ _TAIL = 1 << 16
 class Progress:
     """``epochs`` were evaluated, of the ``number_of_epochs`` that were asked for; ``value`` is that of the last one.
 
-    ``seconds`` are those of training alone, ``device_memory`` the most bytes of a GPU, which a run says at its end.
+    ``seconds`` are those of training alone; ``best``, the value of the best epoch, and ``device_memory``, the most
+    bytes of a GPU, are what a run says at its end.
     """
 
     epochs: int = 0
     number_of_epochs: int | None = None
     value: float | None = None
+    best: float | None = None
+    model: str | None = None
     seconds: float | None = None
     device_memory: int | None = None
 
@@ -39,10 +43,13 @@ def progress_of(folder: Path, metric: str, number_of_epochs: int | None = None) 
     """Nothing is known of a trial that has not begun; what is known already need not be read again."""
     line = _last_evaluation(folder / "metrics.jsonl")
     result = _mapping(folder / RESULT, json.loads)
+    config = {} if number_of_epochs else _mapping(folder / "config.yaml", lambda text: yaml.load(text, _Loader))
     return Progress(
         epochs=int(line.get("epoch") or 0),
-        number_of_epochs=number_of_epochs or _number_of_epochs(folder),
+        number_of_epochs=number_of_epochs or _number_of_epochs(config),
         value=line.get(metric),
+        best=_below(result, "primary_metric", "value"),
+        model=_below(config, "model", "name"),
         seconds=line.get("seconds"),
         device_memory=result.get("device_memory"),
     )
@@ -65,9 +72,8 @@ def _last_evaluation(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _number_of_epochs(folder: Path) -> int | None:
+def _number_of_epochs(config: Mapping[str, Any]) -> int | None:
     """None where something else decides, such as a number of steps."""
-    config = _mapping(folder / "config.yaml", lambda text: yaml.load(text, _Loader))
     if (config.get("trainer") or {}).get("max_steps"):
         return None
     number = (config.get("data") or {}).get("folds") or (config.get("training") or {}).get("number_of_epochs")
@@ -80,6 +86,11 @@ def _mapping(path: Path, read: Any) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def _below(values: Mapping[str, Any], key: str, name: str) -> Any:
+    below = values.get(key)
+    return below.get(name) if isinstance(below, dict) else None
 
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

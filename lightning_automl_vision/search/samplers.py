@@ -13,7 +13,8 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from optuna.distributions import BaseDistribution
+from optuna import __version__
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study
@@ -24,8 +25,12 @@ from lightning_automl_vision.keys import nearest
 
 _SEEDS = 2**32
 _STARTUP = 10
+DRAWS = "draws"  # of a trial whose ticket was drawn before: how often
+_TICKETS = 1_000_000  # more than a sweep has trials
 # An odd factor keeps the seeds of all trials apart.
 _SPREAD = 0x9E3779B1
+# Optuna 4 draws what is one of several names at random.
+_SEQUENCES_CHOOSE = not __version__.startswith("4.")
 # What Optuna does not bring along.
 _NEEDED = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}
 
@@ -37,7 +42,7 @@ def sampler_of(name_or_node: str | Mapping[str, Any], seed: int, *, startup: int
     """
     if isinstance(name_or_node, Mapping):
         return _from_node(name_or_node, seed)
-    if name_or_node not in _SAMPLERS:
+    if not isinstance(name_or_node, str) or name_or_node not in _SAMPLERS:
         raise ConfigError(
             f"No sampler {name_or_node!r}.{nearest(str(name_or_node), list(_SAMPLERS))} There are"
             f" {', '.join(_SAMPLERS)}; any other of Optuna is {{_target_: optuna.samplers.NAME}}."
@@ -48,7 +53,7 @@ def sampler_of(name_or_node: str | Mapping[str, Any], seed: int, *, startup: int
 
 
 class SeededByTrial(BaseSampler):
-    """Each trial is drawn by a sampler of its own, seeded by its number: whatever ran before or beside it."""
+    """Each trial is drawn by a sampler of its own, seeded by its ticket: whatever ran before or beside it."""
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
         first = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4])
@@ -56,17 +61,22 @@ class SeededByTrial(BaseSampler):
         self._of = lru_cache(maxsize=128)(lambda number: make((first + number * _SPREAD) % _SEEDS))
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._of(trial.number).infer_relative_search_space(study, trial)
+        return self._of(_seed_of(trial)).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._of(trial.number).sample_relative(study, trial, search_space)
+        return self._of(_seed_of(trial)).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._of(trial.number).sample_independent(study, trial, param_name, param_distribution)
+        return self._of(_seed_of(trial)).sample_independent(study, trial, param_name, param_distribution)
+
+
+def _seed_of(trial: FrozenTrial) -> int:
+    """By its ticket, as its number depends on what was interrupted or drawn again before."""
+    return int(trial.user_attrs.get("ticket", trial.number)) + int(trial.user_attrs.get(DRAWS, 0)) * _TICKETS
 
 
 class Sobol(QMCSampler):
@@ -84,7 +94,11 @@ class Sobol(QMCSampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         for earlier in study.get_trials(deepcopy=False, states=_STARTED):
             if earlier.number != trial.number and earlier.distributions:
-                return dict(earlier.distributions)
+                return {
+                    name: law
+                    for name, law in earlier.distributions.items()
+                    if _SEQUENCES_CHOOSE or not isinstance(law, CategoricalDistribution)
+                }
         return {}
 
 

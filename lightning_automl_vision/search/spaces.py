@@ -142,7 +142,7 @@ class Spaces:
 def spaces_of(config: Mapping[str, Any], choices_of: ChoicesOf | None = None) -> Spaces:
     """The spaces of a mapping from their names to their keys, each key a fixed value or a distribution."""
     found = []
-    for name, keys in _container(config).items():
+    for name, keys in mapping_of(config, "search.spaces").items():
         if not isinstance(name, str) or not _NAME.match(name):
             raise ConfigError(f"search.spaces: {name!r} is no name for a space. Take letters, digits, _, . and -.")
         if not isinstance(keys, Mapping):
@@ -155,7 +155,7 @@ def spaces_of(config: Mapping[str, Any], choices_of: ChoicesOf | None = None) ->
 
 def flat(parameters: Mapping[str, Any], choices_of: ChoicesOf | None = None) -> Spaces:
     """One space without a name, as ``params`` and the sweeps of a command line make it."""
-    return Spaces((_space("", _container(parameters), choices_of),))
+    return Spaces((_space("", mapping_of(parameters, "hydra.sweeper.params"), choices_of),))
 
 
 def _space(name: str, keys: Mapping[Any, Any], choices_of: ChoicesOf | None) -> Space:
@@ -178,6 +178,9 @@ def _space(name: str, keys: Mapping[Any, Any], choices_of: ChoicesOf | None) -> 
     return Space(name=name, fixed=fixed, free=free)
 
 
-def _container(config: Mapping[str, Any]) -> dict[Any, Any]:
-    plain: Any = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+def mapping_of(node: Any, name: str) -> dict[Any, Any]:
+    """In Python's own types; ConfigError, by the key's name, for what is no mapping."""
+    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{name}={plain}: must be a mapping; docs/reference.md has examples.")
     return dict(plain)

@@ -15,13 +15,14 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_automl_vision.errors import Interrupted, StorageError
+from lightning_automl_vision.errors import ConfigError, Interrupted, StorageError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.process import requests_to_end
 from lightning_automl_vision.search.outcomes import Outcome, Trace, outcome_of, read_result
 from lightning_automl_vision.search.overrides import as_overrides
 from lightning_automl_vision.search.progress import progress_of
 from lightning_automl_vision.search.pruners import reason_of
+from lightning_automl_vision.search.repeats import is_given_back
 from lightning_automl_vision.search.requested import configuration, hash_of, not_obeyed, without_effect
 from lightning_automl_vision.search.slots import (
     DEFAULT,
@@ -85,6 +86,7 @@ class Sweep:
     _interrupted: bool = field(default=False, init=False)
     _ends: bool = field(default=False, init=False)
     _no_room: str | None = field(default=None, init=False)  # why nothing more can be written
+    _other_data: str | None = field(default=None, init=False)  # that trials would be trained on
 
     def run(self) -> None:
         """Until no ticket is left, or a limit is reached; what cannot be finished waits for another time."""
@@ -102,6 +104,8 @@ class Sweep:
             kept = f"What has ended is kept in {self.folder}. Repeat the command to go on from there."
             raise StorageError(f"{self._no_room.rstrip('.')}. {kept}")
         self.note()
+        if self._other_data is not None:
+            raise ConfigError(self._other_data)
         if self._interrupted:
             raise Interrupted(
                 f"Interrupted: what has ended is kept in {self.folder}. Repeat the command to go on from there."
@@ -116,12 +120,20 @@ class Sweep:
         """Where a limit has ended it."""
         waiting = self.tickets.left
         if waiting and not self._interrupted:
-            why = "Too many trials failed" if self._fails_too_often else "The time of limits.timeout_minutes is over"
+            why, more = "The time of limits.timeout_minutes is over", "more of it"
+            if self._fails_too_often:
+                most = self.limits.most_failures
+                why, more = (
+                    f"Of the trials that ended, more than {most:g} failed",
+                    "a higher hydra.sweeper.max_failure_rate",
+                )
+            left = "1 trial is" if waiting == 1 else f"{waiting} trials are"
             LOG.warning(
-                "%s: %d trials are left, after %.1f minutes in all. With more, the same command goes on.",
+                "%s: %s left, after %.1f minutes in all. With %s, the same command goes on.",
                 why,
-                waiting,
+                left,
                 self.seconds / _MINUTE,
+                more,
             )
 
     @property
@@ -145,7 +157,7 @@ class Sweep:
 
     @property
     def _is_ended(self) -> bool:
-        return self._interrupted or self._no_room is not None
+        return self._interrupted or self._no_room is not None or self._other_data is not None
 
     @property
     def _fails_too_often(self) -> bool:
@@ -168,12 +180,16 @@ class Sweep:
             self.tickets.recover(self.value_left, dead)
 
     def _start(self, slot: Slot) -> None:
-        trial = self.tickets.claim()
+        while (trial := self.tickets.claim()) is not None:
+            lease = None if self.leases is None else self.leases.take(trial)
+            drawn = self._drawn(trial)
+            values = drawn.values
+            if not is_given_back(self.tickets, self.spaces, trial, values):
+                break
+            if lease is not None:
+                lease.end()
         if trial is None:
             return
-        lease = None if self.leases is None else self.leases.take(trial)
-        drawn = self._drawn(trial)
-        values = drawn.values
         overrides = as_overrides(values)
         folder = self._folder(trial)
         remembered = {VALUES: json.dumps(values, default=str), OVERRIDES: overrides, FOLDER: folder.name}
@@ -305,7 +321,9 @@ class Sweep:
         if running.fault is None and outcome.state == "interrupted":
             if outcome.kind == "storage":
                 self._no_room = outcome.reason
-            return self.tickets.put_back(trial, blameless=outcome.kind == "storage" or self._ends)
+            if outcome.kind == "data":
+                self._other_data = outcome.reason
+            return self.tickets.put_back(trial, blameless=outcome.kind in ("storage", "data") or self._ends)
         if running.fault is not None or outcome.state == "failed" or outcome.value is None:
             reason = running.fault or outcome.reason or "no value"
             LOG.warning("trial %d failed: %s", ticket, reason)

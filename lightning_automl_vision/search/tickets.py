@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.search.samplers import DRAWS
 from lightning_automl_vision.search.storages import DATABASE, LOST, Patience, Place, patient
 from lightning_automl_vision.storage import writing
 
@@ -52,9 +53,17 @@ class Tickets:
             trial = self.study.ask()
             if TICKET in trial.user_attrs and not self._is_double(trial):
                 return trial
-            trial.set_user_attr(_SURPLUS, True)  # others took the last one at this moment, or it was issued twice
-            self._end(trial, state=TrialState.FAIL)
+            self.drop(trial)  # others took the last one at this moment, or it was issued twice
         return None
+
+    def drop(self, trial: optuna.Trial) -> None:
+        """From now on it stands for no ticket."""
+        trial.set_user_attr(_SURPLUS, True)
+        self._end(trial, state=TrialState.FAIL)
+
+    def draw_again(self, trial: optuna.Trial, fixed: Mapping[str, Any] | None = None) -> None:
+        """The ticket of a trial that was dropped waits for another draw, or with parameters that are ``fixed``."""
+        self._wait({TICKET: trial.user_attrs[TICKET], DRAWS: int(trial.user_attrs.get(DRAWS, 0)) + 1}, fixed)
 
     def _is_double(self, trial: optuna.Trial) -> bool:
         """Issued twice, as by a process that was killed before it heard that it was done; the first one counts."""
@@ -118,7 +127,7 @@ class Tickets:
         return self._end(trial, value=value)
 
     def prune(self, trial: optuna.Trial, reason: str) -> bool:
-        """It keeps the last value that it reported."""
+        """Samplers learn from what it reported, and its value is the last of that, as Optuna takes no other."""
         return self._end(trial, reason, state=TrialState.PRUNED)
 
     def fail(self, trial: optuna.Trial | FrozenTrial, reason: str) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import parent_process
 from pathlib import Path
 from types import FrameType
 from uuid import uuid4
@@ -22,6 +23,7 @@ from lightning_automl_vision.errors import Interrupted, StorageError, TrainingEr
 from lightning_automl_vision.log import LOG, in_file
 from lightning_automl_vision.process import requests_to_end, usable_cores
 from lightning_automl_vision.search.fork_server import ForkServer
+from lightning_automl_vision.search.forking import leave
 from lightning_automl_vision.search.gpus import VISIBLE, reserved
 from lightning_automl_vision.search.leases import LEASE, Leases
 from lightning_automl_vision.search.slots import threads_for
@@ -61,7 +63,15 @@ class Worker:
     shown: str | None = field(default_factory=lambda: os.environ.get(VISIBLE))
 
     def __call__(self, config: DictConfig) -> str | None:
-        """What went wrong, if so."""
+        """What went wrong, if so; that of a pool whose maker is gone ends, as nobody would take what it says."""
+        try:
+            return self._fault()
+        finally:
+            maker = parent_process()
+            if maker is not None and maker.pid != os.getppid():
+                leave(0)
+
+    def _fault(self) -> str | None:
         with in_file(Path(HydraConfig.get().runtime.output_dir) / "run.log"):
             try:
                 self.run()

@@ -16,7 +16,6 @@ from lightning_automl_vision.data.encoded import PictureFault, describe
 from lightning_automl_vision.errors import DataError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.serving.explanations import check_explanation
-from lightning_automl_vision.serving.form import files_of_form
 from lightning_automl_vision.serving.refusals import Refused, quoted
 
 T = TypeVar("T")
@@ -57,6 +56,8 @@ def pictures_in(body: bytes, content_type: str, limits: ContentLimits, *, classi
     if not body:
         raise Refused(400, f"The body is empty. Send pictures, or {_EXAMPLE}.")
     if kind == "multipart/form-data":
+        from lightning_automl_vision.serving.form import files_of_form  # which a server alone has the package for
+
         return [_described(file, limits) for file in files_of_form(body, content_type, limits.images)]
     if kind == "application/json" or kind.endswith("+json") or (_may_be_any(kind) and _looks_like_json(body)):
         items = _items(body, limits.images)
@@ -112,6 +113,12 @@ def parsed(text: bytes | str, place: str) -> Any:
 
 
 def _content(item: Any, place: str, limits: ContentLimits, classifies: bool) -> Content:
+    content = decoded(item, place, classifies=classifies)
+    return content if isinstance(content, Fault) else _described(content, limits)
+
+
+def decoded(item: Any, place: str, *, classifies: bool) -> bytes | Fault:
+    """The picture of an item: base64, or JSON with it; Refused where the item is of no such form."""
     if isinstance(item, list) and len(item) == 1:  # a row of the one column
         (item,) = item
     if isinstance(item, str) and item[:64].lstrip()[:1] == "{":
@@ -122,10 +129,9 @@ def _content(item: Any, place: str, limits: ContentLimits, classifies: bool) -> 
     if _URL.match(text[:64]):
         raise Refused(400, f"{place} is a URL: {_NO_URLS}.")
     try:
-        content = binascii.a2b_base64("".join(text.split()), strict_mode=True)
+        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except ValueError:
         return Fault("The picture is not base64.")
-    return _described(content, limits)
 
 
 def _base64_of(item: dict[str, Any], place: str, classifies: bool) -> Any:

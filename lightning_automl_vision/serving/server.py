@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -79,6 +80,8 @@ class Server(uvicorn.Server):
         self._service = service
         self._draining: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
+        heard = logging.getLogger("uvicorn")
+        heard.handlers, heard.propagate = LOG.handlers, False  # it says what there is to say as this program does
         super().__init__(
             uvicorn.Config(
                 application(service, access, self._failed),

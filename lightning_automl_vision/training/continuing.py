@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from lightning_automl_vision.composed import Settings
-from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.errors import ConfigError, DataError, LostImagesError
 
 CHECKPOINTS, LAST, PREVIOUS, BEST = "checkpoints", "last.ckpt", "previous.ckpt", "best.ckpt"
 AUTO, NEVER = "auto", "never"
@@ -24,6 +25,7 @@ FREE = (
     "logger",
     "data.cache",
     "data.cache_size_megabytes",
+    "data.ignore_data_errors",
     "data.stream_image_files",
     "task.pictures",
     "trainer.accelerator",
@@ -78,6 +80,17 @@ def continued(settings: Settings) -> Settings:
 def can_go_on(folder: Path) -> bool:
     """Whether an attempt was ended after it had written a checkpoint."""
     return any((folder / CHECKPOINTS / name).is_file() for name in (LAST, PREVIOUS))
+
+
+@contextmanager
+def reading(folder: Path, *, ignores_faults: bool) -> Iterator[None]:
+    """Images that cannot be read any more are told with the ways out."""
+    try:
+        yield
+    except (DataError, LostImagesError) as error:
+        goes_on = "it goes on from the last checkpoint" if can_go_on(folder) else "nothing is kept of it yet"
+        single = "" if ignores_faults else " data.ignore_data_errors=true goes on without single images."
+        raise type(error)(f"{error}{single} Repeat the command once they can be read: {goes_on}.") from None
 
 
 def _earlier(folder: Path) -> dict[str, Any] | None:

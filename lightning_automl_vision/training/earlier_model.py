@@ -36,7 +36,8 @@ def earlier_model(settings: Settings) -> EarlierModel | None:
     if training.checkpoint_run_id is None and training.checkpoint_path is None:
         return None
     if len(named) > 1:
-        raise ConfigError(f"{' and '.join(named)} all say what to start from. Leave all but one of them out.")
+        every = "both" if len(named) == 2 else "all"
+        raise ConfigError(f"{' and '.join(named)} {every} say what to start from. Leave all but one of them out.")
     if training.checkpoint_run_id is not None:
         found = _of_run(named[0], _run(training.checkpoint_run_id))
     else:

@@ -29,7 +29,7 @@ from lightning_automl_vision.training.noise import silenced
 from lightning_automl_vision.training.progress import Progress
 from lightning_automl_vision.training.resuming import Checkpoints, Resumed, begin
 from lightning_automl_vision.training.schedules import accumulated_batches
-from lightning_automl_vision.training.speed import quickened
+from lightning_automl_vision.training.speed import FirstStep, quickened
 from lightning_automl_vision.training.stopping import Stopping
 from lightning_automl_vision.training.strategy import devices_of, leave_ending_to_us, leaves_weights_out, surroundings
 from lightning_automl_vision.training.trackers import keep_rows
@@ -93,6 +93,7 @@ def fit(
         data=data,
         resumed=resumed,
     )
+    first_step = [FirstStep()] if trainer.compile else []
     bars = [Progress()] if sys.stderr.isatty() and not quiet and is_first() else []
     if is_first():
         begin(folder, resumed)
@@ -107,7 +108,15 @@ def fit(
                 trainer,
                 folder=folder,
                 loggers=loggers,
-                callbacks=[*bars, ending, evaluations, stopping, *callbacks, checkpoints],
+                callbacks=[
+                    *bars,
+                    *first_step,
+                    ending,
+                    evaluations,
+                    stopping,
+                    *callbacks,
+                    checkpoints,
+                ],
                 unused=leaves_weights_out(task, training_loader, trainer),
             )
             recover_memory(lightning, training)

@@ -25,6 +25,7 @@ from lightning_automl_vision.training.memory import (
     Portion,
     first_line,
     forget_failed,
+    go_without_code,
     halved,
     in_pieces,
     is_lone_picture,
@@ -205,6 +206,7 @@ class StepsInPieces(_AutomaticOptimization):
                 agreed(True)
             if size == 1:
                 raise too_small("training_batch_size", self._asked) from None
+            go_without_code(error)
             return None
 
     def _apart(self) -> AbstractContextManager[None]:

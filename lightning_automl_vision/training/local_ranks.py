@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # The process that started this one, which ends with it.
 PARENT = "LAV_RANK_PARENT"
+_GO_ON = "Repeat the command: it goes on from the last checkpoint"
 # What those say that only lost another one.
 _FOLLOWS = re.compile(
     r"closed by peer|connection reset|broken pipe|Socket Timeout|ncclRemoteError|gloo|another process of this training",
@@ -92,17 +93,23 @@ class LocalRank:
         code = self.process.poll()
         if not code:
             return None
-        error = RankError(f"{self._words(code)} (process {self.place.rank + 1} of {self.place.size})")
+        error = RankError(f"{self._words(code).rstrip('.')} (process {self.place.rank + 1} of {self.place.size}).")
         error.exit_code = code if code > 0 else TrainingError.exit_code
         return error
 
     def _words(self, code: int) -> str:
         if code < 0:
             with suppress(ValueError):
-                return f"A process was killed by {signal.Signals(-code).name}; see {self.console}"
+                return f"A process was killed by {signal.Signals(-code).name}{self._likely(code)}. {_GO_ON}"
         lines = [line.strip() for line in last_words(self.console, 0).splitlines() if line.strip()]
         ours = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
         return next(reversed(ours or lines), f"A process ended with exit code {code} and said nothing")
+
+    def _likely(self, code: int) -> str:
+        if code == -signal.SIGKILL:
+            return ", most likely by a system that had no memory left"
+        has_spoken = self.console.exists() and self.console.stat().st_size > 0
+        return f"; see {self.console}" if has_spoken else ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ _TOO_SMALL = re.compile(
     r"|could not create a (?:memory|primitive)|insufficient memory|buffer size",
     re.IGNORECASE,
 )
+_NO_CODE = "could not create a primitive"
 _LONE_PICTURE = "more than 1 value per channel"
 
 
@@ -65,10 +66,15 @@ def is_lone_picture(error: BaseException) -> bool:
 def too_small(name: str, asked: int | None = None, *, least: int = 1) -> MemoryTooSmallError:
     """``least`` is how many pictures at a time were tried at last."""
     pictures = "one picture" if least == 1 else f"{least} pictures"
-    given = "" if asked is None else f"={asked}"
+    given, again = "" if asked is None else f"={asked}", "."
+    if asked is not None and asked > least:
+        again = (
+            " after larger parts had failed, whose memory does not always come back within a process. Another may have"
+            f" room if it begins with training.{name}={max(halved(halved(asked)), least)} or =auto."
+        )
     return MemoryTooSmallError(
-        f"The memory is too small for training.{name}{given}, even with {pictures} at a time. Give the model smaller"
-        " pictures, choose a smaller model, or go where there is more memory."
+        f"The memory is too small for training.{name}{given}, even with {pictures} at a time{again} Give the model"
+        " smaller pictures, choose a smaller model, or go where there is more memory."
     )
 
 
@@ -130,10 +136,28 @@ def _attempted(compute: Callable[[Batch[Any]], R], pieces: Sequence[Batch[Any]])
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        go_without_code(error)
         return None
 
 
 def forget_failed() -> None:
     """Give the memory of what could not be finished back to whoever asks next."""
     gc.collect()
+    _drop_backward()
     torch.cuda.empty_cache()  # does nothing where there is none
+
+
+def go_without_code(error: BaseException) -> None:
+    """A oneDNN that had no memory for its code makes none any more, whatever is given back: it is used no longer."""
+    onednn: Any = torch.backends.mkldnn
+    if _NO_CODE in str(error) and onednn.enabled:
+        onednn.enabled = False
+        LOG.warning("There was no memory for the code that oneDNN makes: from now on it is computed without, slower.")
+
+
+def _drop_backward() -> None:
+    """On a CPU, torch keeps what was left of a backward pass that failed until a pass with a lower number comes by."""
+    with torch.inference_mode(False), torch.enable_grad():
+        passed: Any = torch.zeros(1, requires_grad=True).sum()
+        passed.grad_fn._set_sequence_nr(0)
+        passed.backward()

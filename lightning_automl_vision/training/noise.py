@@ -20,8 +20,8 @@ _MEANT = (
     r".*Experiment logs directory .* exists and is not empty.*",  # what is to stay of it is read before
     r".*resuming from a checkpoint that ended before the epoch ended.*",  # the order of the data goes on where it was
 )
-# Tips, greetings and the reasons for stopping, which a run says itself.
-_CHATTY = ("lightning.pytorch", "lightning.fabric")
+# Tips, greetings, the reasons for stopping, which a run says itself, and that there is no GPU to compile for.
+_CHATTY = ("lightning.pytorch", "lightning.fabric", "torch.utils.cpp_extension")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from lightning_automl_vision.settings import TrainerConfig, TrainingConfig
 from lightning_automl_vision.tasks.base import VisionTask
 from lightning_automl_vision.training.devices import device_of
 from lightning_automl_vision.training.hsv_on_device import hsv_on_device
-from lightning_automl_vision.training.memory import forget_failed, is_lone_picture, is_out_of_memory
+from lightning_automl_vision.training.memory import forget_failed, go_without_code, is_lone_picture, is_out_of_memory
 from lightning_automl_vision.training.optimizers import make_optimizer
 from lightning_automl_vision.training.random_states import random_states, set_random_states
 
@@ -138,6 +138,7 @@ class _Probe:
         except (RuntimeError, MemoryError, ValueError) as error:
             if not is_out_of_memory(error) and not is_lone_picture(error):
                 raise
+            go_without_code(error)
             return None
         finally:
             self._optimizer.zero_grad()

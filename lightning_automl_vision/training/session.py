@@ -17,11 +17,14 @@ from lightning_automl_vision.data.module import ImageLoader, make_loader
 from lightning_automl_vision.data.packed import labels_of
 from lightning_automl_vision.data.prepared import Transform
 from lightning_automl_vision.data.resizing import Resizing
+from lightning_automl_vision.data.urls import local_path
 from lightning_automl_vision.errors import ConfigError, TrainingError
+from lightning_automl_vision.log import LOG
 from lightning_automl_vision.model_folder import ModelCard, inference_settings, save_model
 from lightning_automl_vision.models import VisionModel
 from lightning_automl_vision.run import RunFolder, write_json, write_lines
 from lightning_automl_vision.search.per_image import PER_IMAGE
+from lightning_automl_vision.search.same_data import check_same_data, is_trial
 from lightning_automl_vision.settings import TrainingConfig
 from lightning_automl_vision.specs import TASKS, ModelSpec, without_published
 from lightning_automl_vision.tasks.base import VisionTask
@@ -32,9 +35,9 @@ from lightning_automl_vision.training.class_weights import configure_loss
 from lightning_automl_vision.training.continuing import NEVER
 from lightning_automl_vision.training.devices import check_trainer, device_of
 from lightning_automl_vision.training.earlier_model import earlier_model
-from lightning_automl_vision.training.fit import FitResult, fit
+from lightning_automl_vision.training.fit import FitResult, batches_of_a_step, fit
 from lightning_automl_vision.training.freezing import freeze
-from lightning_automl_vision.training.gathering import each, is_first, share
+from lightning_automl_vision.training.gathering import each, is_connected, is_first, share
 from lightning_automl_vision.training.pictures import Pictures
 from lightning_automl_vision.training.preparation import resizing_for, sized, training_transform
 from lightning_automl_vision.training.probing import AUTO, fitting_batch_size
@@ -117,8 +120,11 @@ class TrainingSession:
         data = fingerprint(self.data.training, self.data.validation)
         if len({*each(data)}) > 1:
             raise TrainingError("The processes of this training find different images or labels: give all the same.")
+        if is_first() and is_trial() and self._are_known:
+            check_same_data(self.settings, folder.path, data)
         resumed = find(folder.path, data) if self.settings.resume != NEVER else None
         self.task.config = training = for_processes(self._with_batch_sizes(resumed), self.settings.trainer)
+        self._tell_of_processes(training)
         loader = self._training_loader(int(training.training_batch_size), self.settings.training.number_of_workers)
         if resumed is not None:
             loader.begin_at(resumed.epochs, resumed.batches)
@@ -135,6 +141,29 @@ class TrainingSession:
             quiet=self.settings.quiet,
             data=data,
             resumed=resumed,
+        )
+
+    def _tell_of_processes(self, training: TrainingConfig) -> None:
+        processes, trainer, size = share().size, self.settings.trainer, int(training.training_batch_size)
+        if not is_connected() or not is_first():
+            return
+        machines = f" on {trainer.num_nodes} machines" if trainer.num_nodes > 1 else ""
+        scaled = f"; trainer.scale_learning_rate makes the learning rate {training.learning_rate:g}"
+        LOG.info(
+            "%d processes%s train together: batches of %d each, an effective batch of %d%s.",
+            processes,
+            machines,
+            size,
+            processes * size * batches_of_a_step(training),
+            scaled if trainer.scale_learning_rate else "",
+        )
+
+    @property
+    def _are_known(self) -> bool:
+        """Whether the images are those of the data, less none that could not be reached for the moment."""
+        sets = (self.data.training, self.data.validation)
+        return not self.settings.data.ignore_data_errors or all(
+            local_path(sample.image) is not None for images in sets for sample in images.samples
         )
 
     @property

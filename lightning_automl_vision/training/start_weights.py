@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -123,8 +124,8 @@ def read_values(file: Path, asked: str) -> Any:
             " Save the state dict where the model was made: torch.save(model.state_dict(), FILE)."
         ) from None
     except Exception as error:  # safetensors, zip and torch each have their own
-        reason = "it is empty" if not file.stat().st_size else "it is damaged or cut short"
-        detail = " ".join(str(error).split())[:120]
+        reason = "it is empty" if not file.stat().st_size else "it is torn or no checkpoint"
+        detail = shorten(str(error).partition(". ")[0], 120, placeholder=" …")
         raise WeightsError(f"{asked}: {reason}{f' ({detail})' if detail else ''}. Copy it again.") from None
 
 

@@ -50,7 +50,7 @@ async function show(file) {
   Object.assign(state, { file, objects: [], picture: null });
   say(`Asking about ${file.name || "the picture"} …`, "busy");
   at("answers").replaceChildren();
-  at("raw").hidden = at("threshold-field").hidden = true;
+  at("raw").hidden = at("threshold-field").hidden = at("unseen").hidden = true;
   const seen = createImageBitmap(file).catch(() => null); // such as TIFF, which the server reads and browsers do not
   const picture = await seen;
   if (number !== state.number) return;
@@ -74,6 +74,7 @@ async function show(file) {
 function answer(found, time, by) {
   at("json").textContent = JSON.stringify(found, null, 1);
   at("raw").hidden = false;
+  at("unseen").hidden = state.picture !== null;
   const several = (state.deployments ?? []).length > 1;
   state.told = ` in ${time}${several ? ` by ${by}` : ""}`;
   const asked = (state.deployments ?? []).find(({ name }) => name === by);

@@ -73,7 +73,7 @@ class AutomlSweeper(Sweeper):
         if self.config.job.name == "plan":
             from lightning_automl_vision.search.automode import plan_sweep
 
-            return plan_sweep(self.config, arguments)
+            return plan_sweep(self.config, self.keys, arguments)
         if self.config.hydra.launcher.get("n_jobs") == 1:
             raise ConfigError("hydra.launcher.n_jobs=1: one worker of joblib is no process of its own. Leave it out.")
         is_basic = self.config.hydra.launcher.get("_target_", "").endswith(".BasicLauncher")
