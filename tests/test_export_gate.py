@@ -19,6 +19,7 @@ from full_disk import files_of_at_most
 from lightning_automl_vision.errors import ConfigError, DataError, RequirementError, StorageError
 from lightning_automl_vision.export import exporting, torchscript
 from lightning_automl_vision.export.agreement import agreement
+from lightning_automl_vision.export.folder import beside
 from lightning_automl_vision.export.stages import NETWORK, NMS, RESIZE, TILES
 from lightning_automl_vision.predictor import load
 from lightning_automl_vision.samples import ScoredLabels
@@ -179,6 +180,21 @@ def test_an_interrupted_export_leaves_nothing(both: Path, number: int, tmp_path:
     assert said.splitlines()[-1] == "Error: Interrupted."
     assert "Traceback" not in said
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with beside(output) as held:
+        abandoned = [tmp_path / f".{number}.out" for number in (1, 2)]
+        others = [tmp_path / name for name in (".1.out.failed", ".notes.out", ".1.outer")]
+        for folder in (*abandoned, *others):
+            folder.mkdir()
+            (folder / "model.onnx").touch()
+        held = held.rename(tmp_path / ".3.out")  # as of another process that is at it
+        with beside(output) as place:
+            assert sorted(tmp_path.iterdir()) == sorted((held, place, *others))
+            assert place not in abandoned
+    assert sorted(tmp_path.iterdir()) == sorted((held, *others))
 
 
 def test_what_a_failed_export_would_take_the_place_of_is_not_touched(both: Path, tmp_path: Path) -> None:

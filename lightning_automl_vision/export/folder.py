@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -61,12 +63,41 @@ def beside(output: Path) -> Iterator[Path]:
     try:
         with requests_to_end(_interrupt), writing(output, "output"):
             place.mkdir(parents=True)
-            yield place
+            with _held(place):
+                _clear_abandoned(place, output.name)
+                yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
         for folder in missing:
             with suppress(OSError):  # there is something in it: the output
                 folder.rmdir()
+
+
+@contextmanager
+def _held(place: Path) -> Iterator[bool]:
+    """Whether this process alone has the folder meanwhile: the system ends that with the process, however it ends."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        yield _can_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _can_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _clear_abandoned(place: Path, name: str) -> None:
+    """What exports to the same output have left that were killed."""
+    for other in place.parent.iterdir():
+        if other != place and re.fullmatch(rf"\.\d+\.{re.escape(name)}", other.name):
+            with _held(other) as is_nobodys:
+                if is_nobodys:
+                    shutil.rmtree(other, ignore_errors=True)
 
 
 def _interrupt(*_: object) -> None:

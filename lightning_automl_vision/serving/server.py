@@ -80,8 +80,7 @@ class Server(uvicorn.Server):
         self._service = service
         self._draining: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
-        heard = logging.getLogger("uvicorn")
-        heard.handlers, heard.propagate = LOG.handlers, False  # it says what there is to say as this program does
+        logging.getLogger("uvicorn").parent = LOG  # it says what there is to say as this program does
         super().__init__(
             uvicorn.Config(
                 application(service, access, self._failed),
