@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -84,6 +84,7 @@ class AnswersFile:
     form: str = JSONL
     asked: Mapping[str, Any] = field(default_factory=dict)
     _stream: IO[str] | None = None
+    _is_ours: bool = False
 
     @property
     def path(self) -> Path:
@@ -109,25 +110,24 @@ class AnswersFile:
 
     def standing(self) -> list[Row]:
         """The rows of an earlier attempt; a torn last one is taken away."""
-        if self._asked_before() is None or not self.part.exists():
-            self.part.unlink(missing_ok=True)
+        if not self.part.exists():
+            return []
+        if self._asked_before() is None:
+            self.part.unlink()
             return []
         rows, length = rows_of(self.part.read_bytes(), self.form)
-        with writing(self.part):
+        with writing(self.part, "output"):
             os.truncate(self.part, length)
         return rows
 
     @contextmanager
     def open(self) -> Iterator[None]:
         """Whatever happens, rows that were added stand; where there is none, nothing is left."""
-        try:
+        with writing(self.folder, "output"):
+            self._is_ours = not self.folder.exists()
             self.folder.mkdir(parents=True, exist_ok=True)
-            write(self.folder / ASKED, json.dumps(dict(self.asked), ensure_ascii=False, indent=2) + "\n")
+            write(self.folder / ASKED, json.dumps(dict(self.asked), ensure_ascii=False, indent=2) + "\n", "output")
             self._stream = self.part.open("a", encoding="utf-8", errors="surrogateescape", newline="")
-        except OSError as error:
-            raise ConfigError(
-                f"output={self.folder}: cannot be written ({error.strerror}). Choose another place."
-            ) from None
         try:
             yield
         finally:
@@ -142,16 +142,19 @@ class AnswersFile:
             self._stream.write(line_of(row, self.form))
             self._stream.flush()
         except OSError as error:
-            raise unwritable(self.part, error) from None
+            raise unwritable(self.part, error, "output") from None
 
     def complete(self) -> None:
-        with writing(self.path):
+        with writing(self.path, "output"):
             self.part.replace(self.path)
         (self.folder / ASKED).unlink(missing_ok=True)
 
     def forget(self) -> None:
         for file in (self.part, self.folder / ASKED):
             file.unlink(missing_ok=True)
+        if self._is_ours:
+            with suppress(OSError):  # there is something else in it
+                self.folder.rmdir()
 
     def _asked_before(self) -> Mapping[str, Any] | None:
         try:

@@ -22,7 +22,14 @@ _WITHOUT_RUNS = {
     "convert-weights": "input",
 }
 # Keys whose value is a mapping with keys of its own, which hydra would merge into the one that is there.
-_OPEN = ("search.early_termination", "search.sampler", "hydra.sweeper.sampler", "hydra.sweeper.params")
+_OPEN = (
+    "search.early_termination",
+    "search.sampler",
+    "hydra.sweeper.sampler",
+    "hydra.sweeper.params",
+    "serve.deployments",
+    "serve.traffic",
+)
 _SWEEP = ("-m", "--multirun")
 # Of hydra's own: what shows a configuration, and runs nothing.
 _SHOWN_ALONE = ("--cfg", "-c", "--info", "-i")
@@ -54,7 +61,7 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
 
 
 def _opened(argument: str, arguments: Sequence[str]) -> list[str]:
-    """A mapping takes the place of what an experiment says; a key of it is added where it is not there."""
+    """A mapping takes the place of what was said before; a key of it is added where it is not there."""
     key, _, value = argument.partition("=")
     owner = next((name for name in _OPEN if key == name or key.startswith(f"{name}.")), None)
     if owner is None or (owner.startswith("hydra.sweeper.") and _has_another_sweeper(arguments)):

@@ -18,12 +18,14 @@ from lightning_automl_vision.metrics.calibration import (
     reliability,
 )
 from lightning_automl_vision.metrics.matching import voc_verdict
-from lightning_automl_vision.metrics.thresholds import FIGURES, Candidates, Chosen, choose
+from lightning_automl_vision.metrics.thresholds import FIGURES, Candidates, Chosen, choose, of_decisions
+from lightning_automl_vision.operating_points import OperatingPoints, usual_threshold
 from lightning_automl_vision.operating_rules import OperatingPointsConfig, Rule
 from lightning_automl_vision.samples import BoolArray, Scores
 
 FLOOR = 0.01
 """What an object must score to be considered; no threshold is lower."""
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,16 @@ class Choice:
     chosen: Mapping[str, Chosen]
     kept_usual: Mapping[str, str]
 
+    @property
+    def falls_short(self) -> dict[str, str]:
+        """Classes with less than the rule asks for, and with what: only where other classes can outrank them."""
+        asked = self.rule.kind
+        return {
+            name: f"{asked} {getattr(one, asked):.4f}" if np.isfinite(one.precision) else "never decided"
+            for name, one in self.chosen.items()
+            if self.rule.at_least and not getattr(one, asked) >= self.rule.at_least - _ROUNDING
+        }
+
     def as_settings(self) -> dict[str, Any]:
         """What ``settings.json`` holds of it: all that an answer depends on, and how far thresholds can be trusted."""
         curves = {name: [curve.a, curve.b, curve.c] for name, curve in self.calibrated.curves.items()}
@@ -66,6 +78,7 @@ class Choice:
         """In full, with the figures of each class at its threshold."""
         return {
             **self.as_settings(),
+            "falls_short": self.falls_short,
             "classes": {
                 name: {
                     "examples": self.examples[name],
@@ -100,14 +113,17 @@ def chosen_points(examination: Examination, rule: Rule, config: OperatingPointsC
         if count < config.minimum_examples
     }
     enough = {name: one for name, one in zip(names, calibrated.candidates, strict=True) if name not in kept_usual}
-    chosen = dict(zip(enough, choose(rule, [*enough.values()]), strict=True))
-    kept_usual |= {name: why_none(rule, examples[name]) for name, one in chosen.items() if one is None}
+    found = dict(zip(enough, choose(rule, [*enough.values()]), strict=True))
+    kept_usual |= {name: why_none(rule, examples[name]) for name, one in found.items() if one is None}
+    chosen = {name: one for name, one in found.items() if one is not None}
+    if isinstance(examination, LabelsExamination) and not examination.multilabel:
+        chosen = _as_decided(examination, calibrated, chosen)
     return Choice(
         rule=rule,
         images=len(examination.images),
         examples=examples,
         calibrated=calibrated,
-        chosen={name: one for name, one in chosen.items() if one is not None},
+        chosen=chosen,
         kept_usual=kept_usual,
     )
 
@@ -117,6 +133,23 @@ def why_none(rule: Rule, examples: int) -> str:
     if rule.at_least:
         return f"no threshold has {rule}"
     return f"none of its {examples} examples was found"
+
+
+def _as_decided(
+    examination: LabelsExamination, calibrated: Calibrated, chosen: Mapping[str, Chosen]
+) -> dict[str, Chosen]:
+    """With the figures of what all thresholds decide together: the best class takes an image from the others."""
+    names = examination.predictor.labels
+    points = OperatingPoints(
+        classes=tuple(names),
+        usual=usual_threshold(examination.predictor.card),
+        thresholds={name: one.threshold for name, one in chosen.items()},
+        temperature=calibrated.temperature or 1.0,
+    )
+    decided = [points.of_labels(answer).decided or (-1,) for answer in examination.said]
+    indexed = {index: chosen[name] for index, name in enumerate(names) if name in chosen}
+    told = of_decisions(indexed, np.array([first for first, *_ in decided]), examination.truth)
+    return {names[index]: one for index, one in zip(indexed, told, strict=True)}
 
 
 def _labels(examination: LabelsExamination, config: OperatingPointsConfig) -> Calibrated:

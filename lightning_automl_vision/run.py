@@ -52,10 +52,8 @@ class RunFolder:
 
     def create(self, settings: Settings) -> None:
         self.check()
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"output_dir={self.path} cannot be made: {error.strerror}.") from None
         with writing(self._reserve):
             self._reserve.write_bytes(os.urandom(_RESERVED))
         self.remember()
@@ -124,9 +122,9 @@ def check_output(output: str, name: str) -> None:
         raise ConfigError(f"output={output} is a file. Name a folder.")
 
 
-def write(path: Path, text: str) -> None:
-    """The whole file, or the one that was there before."""
-    with replacing(path) as part:
+def write(path: Path, text: str, key: str = "output_dir") -> None:
+    """The whole file, or the one that was there before; ``key`` is the one that names another place."""
+    with replacing(path, key) as part:
         part.write_text(text, encoding="utf-8")
 
 

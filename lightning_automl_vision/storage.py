@@ -17,10 +17,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, key: str = "output_dir") -> Iterator[Path]:
     """A name beside ``path`` to write to: it takes the place of ``path`` when all is written, or else vanishes."""
     part = path.with_name(f".{os.getpid()}.{path.name}")
-    with writing(path):
+    with writing(path, key):
         try:
             yield part
             part.replace(path)

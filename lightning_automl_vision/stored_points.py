@@ -36,6 +36,12 @@ def _keep(choice: Choice, checkpoint: str, *, use: bool) -> None:
     rewrite_settings(found)
     if choice.kept_usual:
         LOG.warning("The usual threshold is kept for %s.", in_words(choice.kept_usual, most=len(choice.kept_usual)))
+    if choice.falls_short:
+        LOG.warning(
+            "%s does not hold for what is decided, as other classes score better: %s.",
+            choice.rule,
+            in_words(choice.falls_short, most=len(choice.falls_short)),
+        )
     state = "in use" if in_use else f"not in use until {USE} is true"
     count = len(choice.chosen)
     classes = "1 class" if count == 1 else f"{count} classes"
@@ -52,6 +58,6 @@ def _replaced(before: Any) -> str:
 
 
 def in_words(reasons: Mapping[str, str], most: int = _MOST_NAMED) -> str:
-    """Classes, and why each keeps its usual threshold."""
+    """Classes, each with its reason."""
     told = ", ".join(f"{name} ({reason})" for name, reason in [*reasons.items()][:most])
     return told if len(reasons) <= most else f"{told} and {len(reasons) - most} more"

@@ -113,6 +113,14 @@ def test_a_mapping_takes_the_place_of_another_and_its_keys_may_be_given():
     policy = "search.early_termination"
     assert rewrite([f"{policy}={{type: bandit}}"]) == [f"{policy}=null", f"++{policy}={{type: bandit}}"]
     assert rewrite([f"{policy}.slack_factor=1", f"{policy}=none"]) == [f"++{policy}.slack_factor=1", f"{policy}=none"]
+    assert rewrite(["serve", "serve.traffic={a: 1}", "serve.traffic={b: 2}", "serve.traffic.c=3"]) == [
+        "job=serve",
+        "job.serve.traffic=null",
+        "++job.serve.traffic={a: 1}",
+        "job.serve.traffic=null",
+        "++job.serve.traffic={b: 2}",
+        "++job.serve.traffic.c=3",
+    ]
     assert rewrite(["hydra.sweeper.sampler=random"]) == ["++hydra.sweeper.sampler.name=random", "--multirun"]
     official = ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=3"]
     assert rewrite(official) == [*official, "--multirun"]

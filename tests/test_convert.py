@@ -28,7 +28,7 @@ from label_files import (
 )
 
 from lightning_automl_vision.data.labelled import LabelledImages, read_labelled
-from lightning_automl_vision.errors import ConfigError, DataError
+from lightning_automl_vision.errors import ConfigError, DataError, StorageError
 from lightning_automl_vision.jobs.convert import convert
 from lightning_automl_vision.samples import Boxes, Masks
 
@@ -166,7 +166,7 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
         convert(MULTICLASS, str(source), str(tmp_path / "set"), config(tmp_path))
     with pytest.raises(ConfigError, match="is the input itself"):
         convert(MULTICLASS, str(source), str(source), config(tmp_path))
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(StorageError, match=r"a\.jsonl cannot be written: .*Name a folder that can be: output=PATH"):
         convert(MULTICLASS, str(source), str(source / "below" / "a.jsonl"), config(tmp_path))
 
 

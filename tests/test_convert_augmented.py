@@ -16,7 +16,7 @@ from pictures import write_objects
 from lightning_automl_vision import api
 from lightning_automl_vision.data.images import read_image
 from lightning_automl_vision.data.labelled import hold_out, read_labelled
-from lightning_automl_vision.errors import ConfigError, DataError
+from lightning_automl_vision.errors import ConfigError, DataError, StorageError
 from lightning_automl_vision.jobs.convert import run
 from lightning_automl_vision.samples import Boxes, Masks, Place
 
@@ -173,7 +173,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert output.read_text() == before
     with pytest.raises(ConfigError, match=r"images_dir=.*is there already"):
         converted(MULTICLASS, source, output, copies=2, images_dir=str(source))
-    with pytest.raises(ConfigError, match=r"images_dir=.*cannot be written"):
+    with pytest.raises(StorageError, match=r"below cannot be written: .*images_dir=PATH"):
         converted(MULTICLASS, source, output, copies=2, images_dir=str(source / "below"))
 
 

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_automl_vision.data.inputs import Picture
 from lightning_automl_vision.drawing.colours import PALETTE, colour_of, text_colour_on
+from lightning_automl_vision.drawing.files import write_annotated, write_picture
 from lightning_automl_vision.drawing.grid import WIDEST, grid, truth_and_prediction
 from lightning_automl_vision.drawing.lettering import font_for, font_size, one_line, plain_letters, shortened
 from lightning_automl_vision.drawing.objects import annotated
@@ -307,3 +309,18 @@ def test_a_sheet_of_any_pictures_is_no_wider_than_a_screen(sizes):
 def test_narrow_rows_share_a_line():
     row = truth_and_prediction(plain(256, 256), true_boxes(np.zeros((0, 4)), []), found([], 256, 256))
     assert len(grid([row] * 4)) < 3 * len(row)
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("http://host/a.JPEG?b=c.png", "a.jpg"),
+        ("http://host/a?b=c.jpg", "a.png"),
+        ("a.gif", "a.png"),
+    ],
+)
+def test_a_jpeg_is_drawn_as_jpeg_whatever_its_address_says(name, drawn, tmp_path):
+    file = write_picture(tmp_path / "stored.jpg", plain(40, 30))
+    picture = Picture(name, str(file), "a")
+    assert write_annotated(tmp_path, picture, found([], 40, 30), 10_000) == tmp_path / drawn

@@ -17,7 +17,7 @@ from lightning_automl_vision.data.labelled import load_data
 from lightning_automl_vision.data.module import Item
 from lightning_automl_vision.data.prepared import Prepared
 from lightning_automl_vision.drawing.sheets import COLUMN, panel
-from lightning_automl_vision.errors import ConfigError, DataError
+from lightning_automl_vision.errors import ConfigError, DataError, StorageError
 from lightning_automl_vision.geometry import Window
 from lightning_automl_vision.jobs import inspect as verb
 from lightning_automl_vision.plugins import model_spec
@@ -173,7 +173,7 @@ def test_a_place_that_cannot_be_written_to_is_refused(place: str, tmp_path: Path
     write_objects(tmp_path)
     (tmp_path / "train.jsonl").touch()
     settings = composed(tmp_path / "train.jsonl", tmp_path / place, job={"pictures": "annotations"})
-    with pytest.raises(ConfigError, match=r"output=.*sheet cannot be made: .*\. Name another folder\."):
+    with pytest.raises(StorageError, match=r"sheet cannot be written: .*\. Name a folder that can be: output=PATH\."):
         verb.run(settings)
 
 

@@ -257,7 +257,7 @@ def test_without_any_readable_picture_nothing_is_written(tmp_path):
     (tmp_path / "b.png").write_text("no")
     with pytest.raises(DataError, match=r"None of 2 pictures could be used. The first: .*a\.png"):
         ask(DETECTION, tmp_path, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match=r"^[^ ]*a\.png: is not an image.* Name a picture that can be read.*input=PATH"):
         ask(DETECTION, tmp_path / "a.png", tmp_path / "out")
 
@@ -269,7 +269,7 @@ def test_an_interrupted_run_leaves_no_file(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(NETWORKS, DETECTION, stop)
     with pytest.raises(KeyboardInterrupt):
         ask(DETECTION, folder, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("task", [DETECTION, SEGMENTATION, "image_classification"])

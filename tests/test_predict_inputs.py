@@ -17,13 +17,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from closed import as_nobody, open_place
 
 from lightning_automl_vision.answers_file import ASKED, AnswersFile, fingerprint, line_of, rows_of
 from lightning_automl_vision.asking import Asking, answers
+from lightning_automl_vision.data.files import IMAGE_SUFFIXES, files_below
 from lightning_automl_vision.data.inputs import Picture, pictures_of
 from lightning_automl_vision.data.resizing import CenterCrop
 from lightning_automl_vision.data.video import Video, check_every
-from lightning_automl_vision.errors import ConfigError, DataError, Interrupted
+from lightning_automl_vision.errors import ConfigError, DataError, Interrupted, StorageError
 from lightning_automl_vision.jobs.predict import Config
 from lightning_automl_vision.model_folder import ModelCard
 from lightning_automl_vision.predictor import Predictor
@@ -164,6 +166,35 @@ def test_rows_that_nobody_said_what_they_answer_are_not_trusted(folder: Path, tm
     again.run()
     assert again.rows == 9
     assert len(lines(tmp_path / "out" / "predictions.jsonl")) == 9
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.png", "*/*.png", "*/*"])
+def test_a_folder_that_may_not_be_looked_into_has_a_row(pattern: str) -> None:
+    with open_place() as place:
+        for name in ("a/0.png", "b/1.png", "c/2.png"):
+            (place / name).parent.mkdir()
+            cv2.imwrite(str(place / name), np.zeros((4, 4, 3), np.uint8))
+        (place / "b").chmod(0)
+        with as_nobody():
+            found = pictures_of(os.path.join(place, pattern), DataConfig())
+            with pytest.raises(DataError, match=r"/b: the folder may not be read .* Allow it with chmod a\+rx /\S+/b"):
+                next(iter(files_below(str(place / "b"), IMAGE_SUFFIXES)))
+        (place / "b").chmod(0o755)
+    assert [picture.name for picture in found] == ["a/0.png", "c/2.png", str(place / "b")]
+    assert [picture.fault is None for picture in found] == [True, True, False]
+
+
+def test_an_output_without_answers_is_not_left(tmp_path: Path) -> None:
+    (tmp_path / "none.png").write_text("none")
+    for folder in ("out", "there"):
+        if folder == "there":
+            (tmp_path / folder).mkdir()
+        with pytest.raises(DataError):
+            asking(tmp_path / "none.png", tmp_path / folder).run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["none.png", "there"]
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"out cannot be written: not a directory\. Name .*: output=PATH"):
+        asking(tmp_path / "none.png", tmp_path / "file" / "out").run()
 
 
 def test_a_row_of_csv_is_the_name_and_the_answer(folder: Path, tmp_path: Path) -> None:

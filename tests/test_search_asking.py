@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from lightning_automl_vision.arguments import rewrite
 from lightning_automl_vision.config import CONFIG_DIR, register
-from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.errors import ConfigError, StorageError
 from lightning_automl_vision.run import SWEEP, RunFolder
 from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder, remember_arguments
 from lightning_automl_vision.search.fixed import FIXED
@@ -246,5 +246,5 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     file.touch()
     with pytest.raises(ConfigError, match="is a file"):
         RunFolder(file).check()
-    with pytest.raises(ConfigError, match="cannot be made: File exists"), locked(file):
+    with pytest.raises(StorageError, match="cannot be written: file exists"), locked(file):
         pass

@@ -143,7 +143,7 @@ def test_a_key_is_typed_in_when_it_is_asked_for(browser, file):
         browser.until("!document.getElementById('key-field').hidden")
         browser.choose_file("#file", file)
         browser.until("document.getElementById('status').className === 'bad'")
-        assert status(browser) == "The server asks for a key: type it in above."
+        assert status(browser) == "The server asks for a key: type it in at the top."
         browser.type_into("#key", KEY)
         browser.until("document.getElementById('status').textContent.startsWith('dark in ')")
         browser.run("sessionStorage.clear()")

@@ -213,6 +213,15 @@ def test_what_is_too_much_or_takes_too_long_is_told_and_the_server_goes_on(folde
         process.kill()
 
 
+def test_a_server_that_gives_nobody_a_share_says_so(folder):
+    process = Process(folder, "serve.deployments={blue: classifier}")
+    try:
+        assert "All shares are 0: a request that names no deployment gets 503. Give one serve.traffic" in process.said
+        assert process.ask("POST", "/score", picture())[0] == 503
+    finally:
+        process.kill()
+
+
 def lav(*arguments, cwd, **environment):
     return subprocess.run(
         [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False, env={**os.environ, **environment}

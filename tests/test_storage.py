@@ -4,12 +4,11 @@ import errno
 import json
 import logging
 import os
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from closed import as_nobody, open_place
 from full_disk import files_of_at_most
 from pictures import write_folders
 from untrained import save_untrained
@@ -79,30 +78,14 @@ def test_weights_are_read_by_whoever_may_read_the_rest(tmp_path):
     assert {oct(file.stat().st_mode & 0o777) for file in (tmp_path / "model").iterdir()} == {"0o640"}
 
 
-@contextmanager
-def as_nobody():
-    """Root may read whatever there is."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
-
-
 @pytest.mark.parametrize("reader", [fingerprint, lambda folder: load_weights(torch.nn.Linear(1, 1), folder / WEIGHTS)])
 def test_weights_that_may_not_be_read_are_not_called_missing(reader):
-    with TemporaryDirectory() as place:
-        weights = Path(place) / WEIGHTS
+    with open_place() as place:
+        weights = place / WEIGHTS
         weights.write_bytes(b"")
         weights.chmod(0)
-        Path(place).chmod(0o755)
-        with (
-            as_nobody(),
-            pytest.raises(VisionError, match=r"cannot be read: permission denied\. Its owner"),
-        ):
-            reader(Path(place))
+        with as_nobody(), pytest.raises(VisionError, match=r"cannot be read: permission denied\. Its owner"):
+            reader(place)
 
 
 def test_errors_that_have_nothing_to_do_with_files_pass(tmp_path):

@@ -21,7 +21,7 @@ from lightning_automl_vision.data.urls import local_path, read_bytes, without_qu
 from lightning_automl_vision.data.writing import ORIGINAL, details, group_of, kind_of, label_of, origin, relative
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.samples import Pixels, Place
-from lightning_automl_vision.storage import umask
+from lightning_automl_vision.storage import umask, writing
 
 _JPEG_QUALITY = 95
 
@@ -54,7 +54,7 @@ def copied_lines(
                 prepared = copies.transform(pixels, sample.target, (copies.seed, copy, index))
                 copies.dropped += prepared.dropped
                 picture = f"{index:06d}_{copy}.{kind}"
-                _write_picture(unfinished / picture, prepared.pixels, pictures)
+                _write_picture(unfinished / picture, prepared.pixels)
                 height, width = prepared.pixels.shape[:2]
                 yield {
                     "image_url": relative(str(pictures / picture), folder),
@@ -67,10 +67,8 @@ def copied_lines(
 
 def check_new_folder(folder: Path) -> None:
     """Raise ConfigError for a folder that holds something, of an earlier run perhaps."""
-    try:
+    with writing(folder, "images_dir"):
         taken = folder.exists() and not (folder.is_dir() and not os.listdir(folder))
-    except OSError as error:
-        raise ConfigError(_unwritable(folder, error)) from None
     if taken:
         raise ConfigError(f"images_dir={folder} is there already. Remove it, or name a new folder: images_dir=FOLDER.")
 
@@ -79,30 +77,19 @@ def check_new_folder(folder: Path) -> None:
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder beside it that takes its place when it is complete, and else leaves nothing behind."""
     check_new_folder(folder)
-    try:
+    with writing(folder, "images_dir"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise ConfigError(_unwritable(folder, error)) from None
-    try:
-        yield unfinished
-        unfinished.chmod(0o777 & ~umask())
-        unfinished.replace(folder)
-    except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise ConfigError(_unwritable(folder, error)) from None
-        raise
+        try:
+            yield unfinished
+            unfinished.chmod(0o777 & ~umask())
+            unfinished.replace(folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
 
-def _write_picture(path: Path, pixels: Pixels, folder: Path) -> None:
+def _write_picture(path: Path, pixels: Pixels) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if path.suffix == ".jpg" else []
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-    try:
-        path.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise ConfigError(_unwritable(folder, error)) from None
-
-
-def _unwritable(folder: Path, error: OSError) -> str:
-    return f"images_dir={folder}: cannot be written ({error.strerror}). Choose another place."
+    path.write_bytes(encoded.tobytes())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NoReturn
 
-from lightning_automl_vision.data.urls import read_bytes
+from lightning_automl_vision.data.urls import read_bytes, read_fault
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.settings import DataConfig
 
@@ -72,9 +72,19 @@ def read_text(file: str, encoding: str) -> str:
         raise ConfigError(f"data.encoding={encoding}: no such encoding. Use a name such as utf-8 or latin-1.") from None
 
 
-def files_below(folder: str, suffixes: frozenset[str]) -> Iterator[str]:
-    """Names relative to the folder, in order; hidden files and folders are left out."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
+def closed_folder(fault: OSError) -> DataError:
+    """For a folder that is there and may not be looked into."""
+    folder = fault.filename
+    return DataError(f"{folder}: the folder {read_fault(fault)}. Allow it with chmod a+rx {folder}, or take it away.")
+
+
+def _refuse(fault: OSError) -> NoReturn:
+    raise closed_folder(fault) from None
+
+
+def files_below(folder: str, suffixes: frozenset[str], closed: Callable[[OSError], object] = _refuse) -> Iterator[str]:
+    """Names relative to the folder, in order; hidden files and folders are left out, ``closed`` ones told."""
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=closed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
@@ -83,16 +93,23 @@ def files_below(folder: str, suffixes: frozenset[str]) -> Iterator[str]:
 
 def files_in(folder: str, suffixes: frozenset[str]) -> list[str]:
     """Names of the folder's own files, in order."""
-    if not os.path.isdir(folder):
-        return []
     return sorted(
         entry.name
-        for entry in os.scandir(folder)
-        if not entry.name.startswith(".") and os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file()
+        for entry in _entries(folder)
+        if os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file()
     )
 
 
 def folders_in(folder: str) -> list[str]:
+    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is not hidden in a folder, if it is one."""
     if not os.path.isdir(folder):
         return []
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as fault:
+        _refuse(fault)

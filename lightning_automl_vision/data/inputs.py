@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_automl_vision.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, beginning, files_below, folder_of
+from lightning_automl_vision.data.files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    beginning,
+    closed_folder,
+    files_below,
+    folder_of,
+)
 from lightning_automl_vision.data.readers.jsonl import read_objects, recognises
 from lightning_automl_vision.data.rows import MISSING, Faults, shown
 from lightning_automl_vision.data.urls import resolve_image, without_query
@@ -76,19 +83,27 @@ def _named(source: str, config: DataConfig, outside: str | None) -> Sequence[_Na
     if source == STDIN:
         return _usable(list(_said(config)), f"input={STDIN}", "nothing was said on stdin. " + _ON_STDIN)
     if os.path.isdir(source):
-        names = files_below(source, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-        return _chosen(source, [(name, os.path.join(source, name)) for name in names], outside)
+        closed: list[OSError] = []
+        names = files_below(source, IMAGE_SUFFIXES | VIDEO_SUFFIXES, closed.append)
+        files = [(name, os.path.join(source, name)) for name in names]
+        return [*_chosen(source, files, outside, closed=bool(closed)), *map(_unseen, closed)]
     if "://" not in source and not os.path.exists(source):
         if not glob.has_magic(source):
             raise DataError(f"input={source}: there is no such file or folder.")
-        return _chosen(source, _matching(source), outside)
+        closed = list(_closed_on_the_way(source))
+        return [*_chosen(source, _matching(source), outside, closed=bool(closed)), *map(_unseen, closed)]
     if _is_list(source):
         return _listed(source, config)
     return [_Named(os.path.basename(without_query(source)), source)]
 
 
-def _chosen(source: str, files: Sequence[tuple[str, str]], outside: str | None) -> Sequence[_Named]:
-    """The pictures; what else might have been meant is told."""
+def _unseen(fault: OSError) -> _Named:
+    """A folder that may not be looked into has a row of its own: nobody knows which pictures are missing."""
+    return _Named(fault.filename, "", str(closed_folder(fault)))
+
+
+def _chosen(source: str, files: Sequence[tuple[str, str]], outside: str | None, *, closed: bool) -> Sequence[_Named]:
+    """The pictures, of which there must be one unless a folder is closed; what else might have been meant is told."""
     videos = [path for _, path in files if _suffix(path) in VIDEO_SUFFIXES]
     pictures = [_Named(name, path) for name, path in files if _suffix(path) in IMAGE_SUFFIXES]
     found = [one for one in pictures if not _lies_in(one.image, outside)]
@@ -99,7 +114,7 @@ def _chosen(source: str, files: Sequence[tuple[str, str]], outside: str | None) 
             " written is not asked about. Name a folder that the pictures do not lie in."
         )
     told_videos = f"{len(videos)} video{'s' * (len(videos) > 1)}"
-    if not found:
+    if not found and not closed:
         but = f", but {told_videos}. Name one: input={videos[0]}" if videos else ""
         suffixes = f"Suffixes of pictures are {', '.join(sorted(IMAGE_SUFFIXES))}."
         raise DataError(f"input={source}: no picture is there{but}. {suffixes}")
@@ -127,6 +142,16 @@ def _matching(pattern: str) -> list[tuple[str, str]]:
         for path in sorted(glob.glob(pattern, recursive=True))
         if not os.path.isdir(path)
     ]
+
+
+def _closed_on_the_way(pattern: str) -> Iterator[OSError]:
+    """The folders that a pattern leads to, or through, and that may not be looked into."""
+    for part in Path(pattern).parents:
+        for folder in filter(os.path.isdir, glob.glob(str(part), recursive=True)):
+            try:
+                os.scandir(folder).close()
+            except PermissionError as fault:
+                yield fault
 
 
 def _listed(file: str, config: DataConfig) -> Sequence[_Named]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from typing import Any
 from lightning_automl_vision.data.headers import ImageHeader
 from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.data.urls import local_path
-from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.samples import SIDES, Boxes, Labels, Masks, Sample
-from lightning_automl_vision.storage import share
+from lightning_automl_vision.storage import replacing, writing
 
 ORIGINAL = "original"
 """The key that says which image a line, and every augmented copy of it, comes from: `data.group_by` takes it."""
@@ -57,24 +55,12 @@ def label_of(target: Labels, task: str, classes: Sequence[str]) -> Any:
 def write_atomically(lines: Iterable[dict[str, Any]], output: Path) -> int:
     """Write to a file beside ``output`` that takes its place when it is complete; gives the number of lines."""
     count = 0
-    try:
+    with writing(output, "output"):
         output.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    except OSError as error:
-        raise ConfigError(f"output={output}: cannot be written ({error.strerror}). Choose another place.") from None
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            for line in lines:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                count += 1
-        share(Path(temporary))
-        os.replace(temporary, output)
-    except BaseException as error:
-        os.unlink(temporary)
-        if isinstance(error, OSError):
-            reason = f"output={output}: cannot be written ({error.strerror}). Choose another place."
-            raise ConfigError(reason) from None
-        raise
+    with replacing(output, "output") as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 

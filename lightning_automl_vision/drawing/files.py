@@ -10,6 +10,7 @@ import numpy as np
 
 from lightning_automl_vision.data.images import read_image
 from lightning_automl_vision.data.inputs import Picture
+from lightning_automl_vision.data.urls import without_query
 from lightning_automl_vision.drawing.objects import annotated
 from lightning_automl_vision.outlines import crops_of
 from lightning_automl_vision.samples import Pixels, ScoredBoxes, ScoredLabels, ScoredMasks
@@ -21,7 +22,7 @@ _JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
 
 def write_annotated(folder: Path, picture: Picture, answer: ScoredLabels | ScoredBoxes, maximum_pixels: int) -> Path:
     """A JPEG as JPEG, anything else as PNG, at the size it has."""
-    suffix = ".jpg" if Path(picture.name).suffix.lower() in _JPEG else ".png"
+    suffix = ".jpg" if Path(without_query(picture.name)).suffix.lower() in _JPEG else ".png"
     pixels = read_image(picture.image, maximum_pixels=maximum_pixels)
     return write_picture(folder / f"{picture.stem}{suffix}", annotated(pixels, answer))
 

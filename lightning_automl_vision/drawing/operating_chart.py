@@ -35,7 +35,9 @@ def chart_of(choice: Choice) -> Pixels:
     others = len(choice.kept_usual)
     kept = f"; {others} keep{'s' if others == 1 else ''} the usual threshold" if others else ""
     number = f"{len(rows)} class{'' if len(rows) == 1 else 'es'} with a threshold" if rows else "no class has one"
-    write_on(canvas, 24, 68, f"{choice.images} images; {number}{kept}", _FAINT)
+    short = len(choice.falls_short)
+    told = f", {short} decided less well than the rule asks for" if short else ""
+    write_on(canvas, 24, 68, f"{choice.images} images; {number}{told}{kept}", _FAINT)
     _draw_reliability(canvas, choice)
     _draw_classes(canvas, rows)
     return np.asarray(picture.resize((_WIDTH, height), Image.Resampling.BOX))

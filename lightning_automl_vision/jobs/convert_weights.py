@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.composed import Settings
-from lightning_automl_vision.errors import ConfigError, StorageError, WeightsError
+from lightning_automl_vision.errors import ConfigError, WeightsError
 from lightning_automl_vision.keys import key
 from lightning_automl_vision.settings import JobConfig
-from lightning_automl_vision.storage import replacing, share, storage_fault
+from lightning_automl_vision.storage import replacing, share, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,14 +122,11 @@ def _with_bits(tensors: Tensors, source: str, *, half: bool) -> Tensors:
 def _write(tensors: Tensors, target: Path) -> None:
     from safetensors.torch import save_file
 
-    try:
+    with writing(target, "output"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as part:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata={"format": "pt"})
-            share(part)
-    except (OSError, StorageError) as error:
-        reason = getattr(storage_fault(error), "strerror", None) or error
-        raise ConfigError(f"output={target}: cannot be written ({reason}). Choose another place.") from None
+    with replacing(target, "output") as part:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata={"format": "pt"})
+        share(part)
 
 
 def _said(tensors: Tensors, output: str) -> str:

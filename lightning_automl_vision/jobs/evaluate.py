@@ -214,7 +214,7 @@ def _examined(
         choice = chosen_points(examination, rule, job.operating_points)
         use, source = job.operating_points.use, str(job.input)
         document["operating_points"] = store(choice, source, output, str(settings.checkpoint), use=use)
-        document["kept_usual"] = dict(choice.kept_usual)
+        document["kept_usual"], document["falls_short"] = dict(choice.kept_usual), choice.falls_short
     return document
 
 

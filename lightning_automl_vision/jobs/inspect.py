@@ -15,6 +15,7 @@ from lightning_automl_vision.log import LOG
 from lightning_automl_vision.run import write_json
 from lightning_automl_vision.settings import JobConfig, ObjectAugmentConfig
 from lightning_automl_vision.specs import without_published
+from lightning_automl_vision.storage import writing
 
 if TYPE_CHECKING:
     from lightning_automl_vision.data.module import Item
@@ -178,10 +179,8 @@ def _check_output(job: Config) -> None:
     for file in files:
         if (folder / file).exists():
             raise ConfigError(f"output={job.output} already holds {file}. Name another folder, or delete that file.")
-    try:
+    with writing(folder, "output"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output={job.output} cannot be made: {error.strerror}. Name another folder.") from None
 
 
 def _written(file: Path, pictures: Iterator[Shown], classes: Sequence[str], count: int) -> int:

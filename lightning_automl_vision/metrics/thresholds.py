@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +99,7 @@ def best_rows(rule: Rule, hits: FloatArray, places: FloatArray, truths: FloatArr
 class Chosen:
     """A threshold, and precision, recall and F1 of the images it was chosen on, each with its interval.
 
-    ``thresholds`` says between which the rule would have chosen with other images of the same kind.
+    That of the ``threshold`` says between which the rule would have chosen with other images of the same kind.
     """
 
     threshold: float
@@ -126,6 +127,26 @@ def choose(
         yield None if row == IMPOSSIBLE else _chosen(candidates, row, np.concatenate(found, axis=1))
 
 
+def of_decisions(
+    chosen: Mapping[int, Chosen], decided: IntArray, truth: IntArray, *, samples: int = SAMPLES, seed: int = 0
+) -> Iterator[Chosen]:
+    """The same thresholds of classes by index, with the figures of what is ``decided`` for each image; -1 is nothing.
+
+    The images are drawn as `choose` draws them.
+    """
+    figures: dict[int, list[FloatArray]] = {index: [] for index in chosen}
+    everything = np.ones((len(truth), 1))
+    for counts in chain([everything], resampled_counts(len(truth), samples=samples, seed=seed)):
+        for index, found in figures.items():
+            said, true = decided == index, truth == index
+            found.append(np.stack(_figures(*(counts[which].sum(axis=0) for which in (said & true, said, true)))))
+    for index, one in chosen.items():
+        whole, *draws = np.concatenate(figures[index], axis=1).T
+        precision, recall, f1 = whole.tolist()
+        between = {**one.intervals, **_intervals(FIGURES, np.array(draws).T)}
+        yield replace(one, precision=precision, recall=recall, f1=f1, intervals=between)
+
+
 def _row_of_all(rule: Rule, candidates: Candidates) -> int:
     everything = np.ones((len(candidates.truths), 1))
     return int(best_rows(rule, *candidates.sums(everything))[0])
@@ -139,22 +160,31 @@ def _drawn(rule: Rule, candidates: Candidates, row: int, counts: FloatArray) -> 
         hits, places, truths = candidates.sums(counts[:, begin : begin + width])
         others = best_rows(rule, hits, places, truths)
         thresholds = np.append(candidates.thresholds, (NAN, candidates.above_all))[others]
-        parts.append(np.stack([np.where(truths > 0, thresholds, NAN), *_figures(row, hits, places, truths)]))
+        parts.append(
+            np.stack([np.where(truths > 0, thresholds, NAN), *_figures(_at(row, hits), _at(row, places), truths)])
+        )
     return np.concatenate(parts, axis=1)
 
 
-def _figures(row: int, hits: FloatArray, places: FloatArray, truths: FloatArray) -> tuple[FloatArray, ...]:
-    right, found = (values[row] if row >= 0 else np.zeros(len(truths)) for values in (hits, places))
+def _at(row: int, sums: FloatArray) -> FloatArray:
+    return sums[row] if row >= 0 else np.zeros(sums.shape[1])
+
+
+def _figures(right: FloatArray, found: FloatArray, truths: FloatArray) -> tuple[FloatArray, ...]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return right / found, right / truths, 2 * right / (found + truths)
 
 
 def _chosen(candidates: Candidates, row: int, draws: FloatArray) -> Chosen:
-    everything = np.ones((len(candidates.truths), 1))
-    precision, recall, f1 = (float(values[0]) for values in _figures(row, *candidates.sums(everything)))
-    names = ("threshold", *FIGURES)
-    between = {
-        name: interval(values) if np.isfinite(values).any() else None for name, values in zip(names, draws, strict=True)
-    }
+    hits, places, truths = candidates.sums(np.ones((len(candidates.truths), 1)))
+    precision, recall, f1 = (float(values[0]) for values in _figures(_at(row, hits), _at(row, places), truths))
+    between = _intervals(("threshold", *FIGURES), draws)
     threshold = candidates.above_all if row == NOTHING else float(candidates.thresholds[row])
     return Chosen(threshold=threshold, precision=precision, recall=recall, f1=f1, intervals=between)
+
+
+def _intervals(names: Sequence[str], draws: FloatArray) -> dict[str, Interval | None]:
+    """Of each name's draws; None where every one is undefined."""
+    return {
+        name: interval(values) if np.isfinite(values).any() else None for name, values in zip(names, draws, strict=True)
+    }

@@ -174,11 +174,8 @@ class Tickets:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """While one process drives the sweep in a folder, no other does."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output_dir={folder} cannot be made: {error.strerror}. Name another folder.") from None
     with writing(folder / LOCK):
+        folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / LOCK).open("w")
     with handle:
         try:

@@ -39,6 +39,8 @@ def run_server(
         server = Server(service, access)
         host = f"[{config.host}]" if ":" in config.host else config.host
         LOG.info("http://%s:%d: %s", host, listener.getsockname()[1], _told(folders, traffic))
+        if not any(traffic.values()):
+            LOG.warning("All shares are 0: a request that names no deployment gets 503. Give one serve.traffic.")
         asyncio.run(server.serve(sockets=[listener]))
     if server.failure is not None:
         raise server.failure

@@ -18,7 +18,7 @@ async function ask(place, options = {}) {
   const content = await response.json().catch(() => ({ error: `The server answered ${response.status}.` }));
   if (response.ok) return { content, response };
   if (response.status === 401) at("key-field").hidden = false;
-  throw new Error(response.status === 401 && !at("key").value ? "The server asks for a key: type it in above." : content.error);
+  throw new Error(response.status === 401 && !at("key").value ? "The server asks for a key: type it in at the top." : content.error);
 }
 
 async function introduce() {
