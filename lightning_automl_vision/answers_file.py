@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.run import check_output, write
-from lightning_automl_vision.storage import unreadable, unwritable, writing
+from lightning_automl_vision.storage import sampled, unreadable, unwritable, writing
 
 JSONL, CSV = "jsonl", "csv"
 NAME = "predictions"
@@ -189,18 +189,10 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 def _sampled(file: Path) -> bytes:
     """The whole of a small file; of a large one pieces from everywhere, as other weights differ everywhere."""
-    size = file.stat().st_size
     try:
-        with file.open("rb") as stream:
-            if size <= _SAMPLED * _SAMPLE:
-                return stream.read()
-            parts = []
-            for number in range(_SAMPLED):
-                stream.seek(number * (size - _SAMPLE) // (_SAMPLED - 1))
-                parts.append(stream.read(_SAMPLE))
+        return sampled(file, _SAMPLED, _SAMPLE)
     except OSError as error:
         raise ConfigError(unreadable(file, error)) from None
-    return b"".join(parts)
 
 
 def digest_of(names: Sequence[str]) -> str:

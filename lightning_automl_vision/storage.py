@@ -63,6 +63,19 @@ def unreadable(path: Path, fault: OSError) -> str:
     return f"{path} cannot be read: {reason}. Its owner allows it with chmod a+r; or copy the model folder again."
 
 
+def sampled(path: Path | str, count: int, length: int) -> bytes:
+    """The whole of a small file; of a large one so many pieces of this length, the first and the last among them."""
+    with open(path, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size <= count * length:
+            return stream.read()
+        parts = []
+        for number in range(count):
+            stream.seek(number * (size - length) // (count - 1))
+            parts.append(stream.read(length))
+    return b"".join(parts)
+
+
 def append(path: Path, text: str) -> None:
     """The whole text, or nothing of it."""
     with writing(path), path.open("a", encoding="utf-8") as file:

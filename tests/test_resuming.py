@@ -647,7 +647,9 @@ def test_other_images_are_refused(copied):
     run_of_it = folder.parent / "other"
     with pytest.raises(Killed), dying_at(3):
         run(run_of_it, moved)
-    (photos / "red" / "0.png").rename(photos / "blue" / "red.png")
+    red, blue, aside = photos / "red" / "0.png", photos / "blue" / "0.png", photos / "aside"
+    for source, target in ((red, aside), (blue, red), (aside, blue)):  # each now shows what the other did
+        source.rename(target)
     with pytest.raises(ConfigError, match="images or labels it was trained on have changed since"):
         run(run_of_it, moved)
 

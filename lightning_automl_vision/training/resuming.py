@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import time
@@ -15,7 +14,6 @@ from zipfile import BadZipFile, ZipFile
 import lightning as L
 import torch
 
-from lightning_automl_vision.data.labelled import LabelledImages
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.result import PRUNED
@@ -171,17 +169,6 @@ def _step_of(line: str) -> float:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
-
-
-def fingerprint(*sets: LabelledImages[Any]) -> str:
-    """Of the images' names, their labels and the classes, all in order."""
-    found = hashlib.sha256()
-    for images in sets:
-        found.update(json.dumps(list(images.classes)).encode())
-        for sample in images.samples:
-            found.update(sample.image.encode())
-            found.update(sample.target.labels.tobytes())
-    return found.hexdigest()
 
 
 @dataclass

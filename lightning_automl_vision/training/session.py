@@ -13,6 +13,7 @@ import torch
 
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.data.labelled import DataSplits, LabelledImages
+from lightning_automl_vision.data.manifest import fingerprint
 from lightning_automl_vision.data.module import ImageLoader, make_loader
 from lightning_automl_vision.data.packed import labels_of
 from lightning_automl_vision.data.prepared import Transform
@@ -41,7 +42,7 @@ from lightning_automl_vision.training.gathering import each, is_connected, is_fi
 from lightning_automl_vision.training.pictures import Pictures
 from lightning_automl_vision.training.preparation import resizing_for, sized, training_transform
 from lightning_automl_vision.training.probing import AUTO, fitting_batch_size
-from lightning_automl_vision.training.resuming import Resumed, find, fingerprint
+from lightning_automl_vision.training.resuming import Resumed, find
 from lightning_automl_vision.training.scoring import Scorer
 from lightning_automl_vision.training.start_weights import start_from
 from lightning_automl_vision.training.strategy import for_processes
