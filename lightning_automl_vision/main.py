@@ -20,10 +20,11 @@ from lightning_automl_vision.arguments import rewrite
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.config import CONFIG_DIR, register
 from lightning_automl_vision.config_errors import explain
-from lightning_automl_vision.errors import ConfigError, Interrupted, VisionError
+from lightning_automl_vision.errors import ConfigError, Interrupted, TrainingError, VisionError
 from lightning_automl_vision.help import help_text
 from lightning_automl_vision.jobs import job_module
 from lightning_automl_vision.log import on_console
+from lightning_automl_vision.process import without_memory
 from lightning_automl_vision.search.watching import TRIAL_FOLDER, watch_parent
 
 DEBUG = "LAV_DEBUG"
@@ -54,6 +55,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as error:
         _leave("Interrupted.", Interrupted.exit_code, error)
+    except (MemoryError, ImportError, OSError) as error:
+        message = without_memory(error)
+        if message is None:
+            raise
+        _leave(message, TrainingError.exit_code, error)
 
 
 def run(config: DictConfig, overrides: Sequence[str]) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError, WeightsError
+from lightning_automl_vision.export.facts import check_facts
 from lightning_automl_vision.keys import DescribedKey, described, nearest
 from lightning_automl_vision.run import write_json
 from lightning_automl_vision.settings import ModelConfig
@@ -176,6 +177,8 @@ def read_card(folder: str | Path) -> tuple[ModelCard, Path]:
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{found / MODEL} does not describe a model ({error!r}). Copy the folder again.") from None
     _check_card(card, found, description.get("classes"))
+    if "exported" in description:
+        check_facts(found / MODEL, card.exported, card.parameters)
     return card, found
 
 

@@ -23,6 +23,12 @@ SWEEP = "study.txt"  # what every sweep's folder holds, and no run's
 Stamp = tuple[int, int] | None
 
 
+def check_no_sweep(folder: Path, asked: str = "") -> None:
+    """ConfigError, by the key that ``asked`` for a run, for the folder of a sweep."""
+    if (folder / SWEEP).exists():
+        raise ConfigError(f"{asked or folder} is a sweep. Name one of its trials, or {folder}/best.")
+
+
 class RunFolder:
     """Where a run writes: what it was asked for, what it logs, and what comes of it."""
 

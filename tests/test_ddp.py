@@ -208,14 +208,18 @@ def test_processes_agree_and_the_first_has_all_that_was_found(tmp_path):
     assert second == {**same, "gathered": [1, 3], "values": True, "first": False}
 
 
-def rank_that(words, code, folder, number=1):
+def started(code, folder, number=1):
     console = folder / f"process_{number + 1}.log"
     place = Place(rank=number, size=3, local_rank=number, local_size=3, node_rank=0, address="127.0.0.1", port=1)
     with console.open("wb") as output:
-        command = [sys.executable, "-c", f"import sys; print({words!r}); sys.exit({code})"]
-        process = subprocess.Popen(command, stdout=output)
-    process.wait(60)
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=subprocess.STDOUT)
     return LocalRank(place, process, console)
+
+
+def rank_that(words, code, folder, number=1):
+    rank = started(f"import sys; print({words!r}); sys.exit({code})", folder, number)
+    rank.process.wait(60)
+    return rank
 
 
 def test_the_error_of_the_process_that_failed_is_told_not_of_those_that_lost_it(tmp_path):
@@ -224,6 +228,20 @@ def test_the_error_of_the_process_that_failed_is_told_not_of_those_that_lost_it(
     fault = LocalRanks((lost, faulty)).fault()
     assert str(fault) == "the disk is full (process 3 of 3)."
     assert fault.exit_code == 6
+
+
+def test_the_console_of_a_process_stays_where_it_failed(tmp_path):
+    killed = started("import os; os.kill(os.getpid(), 9)", tmp_path, number=1)
+    faulty = started("import sys; sys.exit('Error: the disk is full')", tmp_path, number=2)
+    done = started("print('done')", tmp_path, number=3)
+    for rank in (killed, faulty, done):
+        rank.process.wait(60)
+    others = started("import time; time.sleep(60)", tmp_path, number=4)
+    LocalRanks((killed, faulty, done, others)).end(0.0)
+    left = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert sorted(left) == ["process_2.log", "process_3.log"]
+    assert left["process_2.log"].startswith("A process was killed by SIGKILL, most likely by a system that had no mem")
+    assert left["process_3.log"] == "Error: the disk is full\n"
 
 
 def test_processes_that_there_cannot_be_are_refused():
@@ -296,6 +314,7 @@ def test_a_process_that_dies_takes_the_training_with_it(sources, tmp_path):
     assert "Error: A process was killed by SIGKILL, most likely by a system that had no memory left. Repeat" in said
     assert "(process 2 of 2)." in said
     assert "process_2.log" not in said
+    assert (tmp_path / "run" / "process_2.log").read_text().startswith("A process was killed by SIGKILL")
     assert "2 processes train together: batches of" in (tmp_path / "run" / "run.log").read_text()
     assert '"status": "failed"' in (tmp_path / "run" / "result.json").read_text()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from exported import DETECTION, MULTICLASS, TINY, YOLO, edited, export, write_model, write_noise
 
+from lightning_automl_vision.errors import RequirementError
 from lightning_automl_vision.export.agreement import agreement
 from lightning_automl_vision.export.formats import Options
 from lightning_automl_vision.export.graph import eager
 from lightning_automl_vision.export.parity import told_apart
-from lightning_automl_vision.export.stages import NETWORK, NMS, RESIZE, TILES, stage_of
+from lightning_automl_vision.export.runtime import Arrays, ExportedNetwork, Run
+from lightning_automl_vision.export.stages import NETWORK, NMS, NONE, RESIZE, TILES, stage_of
 from lightning_automl_vision.export.writing import graph_of
 from lightning_automl_vision.predictor import load, open_model
 from lightning_automl_vision.samples import ScoredBoxes, ScoredLabels, ScoredMasks
@@ -62,7 +65,26 @@ def test_a_classifier_has_nothing_after_its_network(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", "timm", MULTICLASS, **TINY)
     export(model, tmp_path / "onnx", None, parity={"images": 0})
     graph, picture = eager(graph_of(open_model(model), Options())), write_noise(tmp_path / "noise") / "0.png"
-    assert stage_of(load(model), load(tmp_path / "onnx"), graph, str(picture)) == NETWORK
+    exported = load(tmp_path / "onnx")
+    network = exported.network
+    assert isinstance(network, ExportedNetwork)
+
+    def tripled(run: Run, inputs: Arrays) -> Arrays:
+        return {name: 3 * value for name, value in run(inputs).items()}
+
+    otherwise = replace(exported, network=replace(network, run=partial(tripled, network.run)))
+    assert stage_of(load(model), otherwise, graph, str(picture)) == NETWORK
+    assert stage_of(load(model), exported, graph, str(picture)) == NONE
+
+
+@pytest.mark.parametrize("tiling", [TILED, {}])
+def test_no_stage_is_blamed_for_rounding(both: Path, tmp_path: Path, tiling: dict[str, Any]) -> None:
+    model = both / "model" if tiling else write_model(tmp_path / "model", "yolov5", DETECTION, **YOLO)
+    with pytest.raises(RequirementError, match=r"No single stage stands out: in each .* 0\.001, as rounding does; the"):
+        export(model, tmp_path / "onnx", both / "noise", parity={"tolerance": 0.0})
+    (row,) = json.loads((tmp_path / "onnx.failed" / "parity.json").read_text())["worst"]
+    assert (row["filename"], row["stage"]) == ("0.png", NONE)
+    assert 0.999 < row["agreement"] < 1
 
 
 @pytest.mark.parametrize(
@@ -142,8 +164,6 @@ def test_scores_of_classes_agree_by_their_largest_difference() -> None:
 
 
 def test_stages_are_written_beside_the_worst_images(both: Path, tmp_path: Path) -> None:
-    from lightning_automl_vision.errors import RequirementError
-
     with pytest.raises(RequirementError, match="is network"):
         export(both / "model", tmp_path / "onnx", both / "noise", precision=16, parity={"tolerance": 0.0})
     (row,) = json.loads((tmp_path / "onnx.failed" / "parity.json").read_text())["worst"]

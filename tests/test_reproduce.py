@@ -171,6 +171,8 @@ def test_relative_paths_start_where_the_run_was_begun(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert again(Path("there/run"), Path("again")).same
     assert (tmp_path / "again" / verb.REPORT).exists()
+    assert (tmp_path / "again" / "csv" / "metrics.csv").exists()
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["cache", "photos", "run"]
     (tmp_path / "there" / "photos").rename(tmp_path / "moved")
     with pytest.raises(DataError, match="photos"):
         again(Path("there/run"), Path("other"))
@@ -259,7 +261,7 @@ def test_nothing_may_be_said_anew_that_digits_depend_on(
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such folder"):
         again(tmp_path / "nowhere", tmp_path / "again")
-    (tmp_path / "leaderboard.json").write_text("{}")
+    (tmp_path / "study.txt").touch()
     with pytest.raises(ConfigError, match=r"is a sweep\. Name one of its trials"):
         again(tmp_path, tmp_path / "again")
     with pytest.raises(ConfigError, match="lav reproduce takes one run"):

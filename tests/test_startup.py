@@ -1,11 +1,15 @@
 """Help and mistakes answer at once: hydra alone is the measure, torch stays out."""
 
+import errno
 import os
 import resource
 import subprocess
 import sys
 
 import pytest
+
+from lightning_automl_vision.process import without_memory
+from lightning_automl_vision.search.outcomes import Trace, outcome_of
 
 CONFIG = {
     "config.yaml": "defaults:\n  - model: small\n  - _self_\nrate: 0.1\n",
@@ -81,3 +85,39 @@ assert "torch" not in sys.modules
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not keep to the limit")
+def test_a_process_without_memory_for_its_libraries_says_so_in_one_line(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (400 * 10**6,) * 2)
+
+    process = subprocess.run(
+        [sys.executable, *COMMAND, "data.training=photos"],
+        cwd=tmp_path,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 6, process.stderr
+    said = "Error: The memory is too small for this process, which may take 0.4 GB (ulimit -v): "
+    assert process.stderr.splitlines()[-1].startswith(said)
+    assert "Traceback" not in process.stderr
+    assert outcome_of(Trace(6, None, process.stderr)).kind == "memory", "and so a sweep knows of a trial"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError("Unable to allocate 2 GiB"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError("libx.so: cannot allocate memory in static TLS block"), False),
+        (OSError(errno.ENOENT, "No such file or directory"), False),
+        (ImportError("libx.so: failed to map segment from shared object"), True),
+        (ImportError("No module named 'x'"), False),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_faults(error, is_memory):
+    assert (without_memory(error) is not None) == is_memory

@@ -29,6 +29,7 @@ from lightning_automl_vision import api
 from lightning_automl_vision.data import stream_cache, urls
 from lightning_automl_vision.data.batching import box_targets, class_targets
 from lightning_automl_vision.data.headers import ImageHeader, read_headers
+from lightning_automl_vision.data.labelled import read_labelled
 from lightning_automl_vision.data.module import make_loader
 from lightning_automl_vision.data.prefetch import Prefetch
 from lightning_automl_vision.data.resizing import CenterCrop, LongSide
@@ -292,6 +293,77 @@ def test_all_is_downloaded_before_unless_it_cannot_fit(server, tmp_path):
     assert server.asked.total() == 8
     server.__exit__()
     assert [len(image_bytes(image)) > 1000 for image in images] == [True] * 8
+
+
+def jsonl(tmp_path, images):
+    lines = [{"image_url": image, "label": "ab"[number % 2]} for number, image in enumerate(images)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(tmp_path / "train.jsonl")
+
+
+def read_set(tmp_path, images, **keys):
+    return read_labelled(jsonl(tmp_path, images), "image_classification", config(tmp_path, **keys))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_server_that_does_not_answer_before_training_is_no_fault_of_the_labels(server, tmp_path, stream, fails):
+    names = pictures(server.folder)
+    images = [f"{server.address}/{name}?secret" for name in names]
+    if fails:
+        server.answers = {f"{name}?secret": [500] * 9 for name in names}
+    else:
+        server.__exit__()
+    said = rf"^{images[0].partition('?')[0]}: cannot be read \(.*\)\. Repeat the command once its server answers\. data"
+    with pytest.raises(UnreachableError, match=said) as raised:
+        read_set(tmp_path, images, stream_image_files=stream)
+    assert raised.value.exit_code == 6
+    assert "secret" not in str(raised.value)
+    with pytest.raises(UnreachableError, match="images without an answer, too many to go on without them"):
+        read_set(tmp_path, images, stream_image_files=stream, ignore_data_errors=True)
+
+
+def test_a_picture_that_its_server_does_not_have_is_a_fault_of_the_labels(server, tmp_path):
+    images = [f"{server.address}/{name}?secret" for name in pictures(server.folder)]
+    (server.folder / "2.png").unlink()
+    with pytest.raises(DataError, match=r"train.jsonl:3: image \S*/2.png: there is no such file\. Replace") as raised:
+        read_set(tmp_path, images)
+    assert raised.value.exit_code == 3
+
+
+def test_single_pictures_without_an_answer_are_ignored_and_a_silent_server_is_not(server, tmp_path):
+    images = [f"{server.address}/{name}" for name in pictures(server.folder, 60)]
+    server.answers = {f"{number}.png": [503] * 9 for number in range(0, 60, 2)}
+    for _ in range(2):  # all others are kept by the second time
+        found = read_set(tmp_path, images, ignore_data_errors=True)
+        assert (len(found), found.dropped) == (30, {"unusable image": 30})
+    server.answers = {}
+    with Server(server.folder) as gone:
+        elsewhere = [f"{gone.address}/{number}.png" for number in range(21)]
+    found = read_set(tmp_path, [*images, *elsewhere[:20]], ignore_data_errors=True)
+    assert (len(found), found.dropped) == (60, {"unusable image": 20})
+    with pytest.raises(UnreachableError, match=f"^{elsewhere[20]}: .* That is 21 of 81 images without an answer"):
+        read_set(tmp_path, [*images, *elsewhere], ignore_data_errors=True)
+
+
+def test_what_is_kept_of_a_silent_server_does_not_speak_for_it(server, tmp_path):
+    images = [f"{server.address}/{name}" for name in pictures(server.folder, 60)]
+    asked = {"stream_image_files": True, "ignore_data_errors": True}
+    read_set(tmp_path, images[:35], **asked)
+    server.__exit__()
+    with pytest.raises(UnreachableError, match="That is 21 of 60 images without an answer"):
+        read_set(tmp_path, images, **asked)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_silent_server_is_not_asked_for_each_picture(server, tmp_path, stream, monkeypatch):
+    names = pictures(server.folder, 200)
+    server.answers = {name: [500] * 9 for name in names}
+    monkeypatch.setitem(urls._down, server.address.removeprefix("http://"), time.monotonic())
+    with pytest.raises(UnreachableError):
+        read_set(tmp_path, [f"{server.address}/{name}" for name in names], stream_image_files=stream)
+    assert len(server.asked) < 100
+    assert not server.looked
 
 
 def test_a_folder_that_cannot_be_made_is_told_of(tmp_path):

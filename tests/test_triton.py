@@ -64,7 +64,21 @@ def exported(folder: Path, **others: Any) -> Path:
     description = json.loads((run / "model" / "model.json").read_text())
     del description["weights"]
     (run / "model" / "weights.safetensors").unlink()
-    described = {**description, "exported": {"format": "onnx", "files": ["model.onnx"], **others}}
+    facts = {
+        "format": "onnx",
+        "files": ["model.onnx"],
+        "inputs": ["images"],
+        "outputs": ["logits"],
+        "normalise": "inside",
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+        "precision": 32,
+        "quantise": None,
+        "image_size": None,
+        "fixed": {},
+        "at_most": {},
+    }
+    described = {**description, "exported": {**facts, **others}}
     (run / "model" / "model.json").write_text(json.dumps(described))
     network(run / "model" / "model.onnx")
     return run / "model"
@@ -169,7 +183,7 @@ def export(run: Path, output: Path, **keys: Any) -> None:
 
 
 def test_an_export_of_another_format_is_no_use_to_it(tmp_path: Path) -> None:
-    model = exported(tmp_path, format="openvino")
+    model = exported(tmp_path, format="openvino", files=["model.xml", "model.bin"])
     with pytest.raises(ConfigError, match=r"was exported as openvino\. Name the run's folder"):
         export(model, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

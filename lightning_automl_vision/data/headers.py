@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lightning_automl_vision.data.encoded import Encoded, PictureFault, describe, describe_file, pixel_fault
 from lightning_automl_vision.data.header_cache import Known, load_known, store_known
 from lightning_automl_vision.data.stream_cache import image_bytes, open_cache
+from lightning_automl_vision.data.unanswered import Unanswered
 from lightning_automl_vision.data.urls import local_path, read_fault, without_query
-from lightning_automl_vision.errors import DataError
+from lightning_automl_vision.errors import DataError, UnreachableError
 from lightning_automl_vision.settings import DataConfig
 
 T = TypeVar("T")
 
 _CHUNK = 256
-_REMOTE_CHUNK = 1
 # More than there are cores: reading waits for the disk or the network, not for the processor.
 _THREADS = 16
 
@@ -32,11 +32,18 @@ class ImageHeader:
     height: int
 
 
+class NoAnswer(str):
+    """Why a picture cannot be used whose server did not answer for it, in words that follow its name."""
+
+    __slots__ = ()
+
+
 def read_headers(images: Sequence[str], config: DataConfig) -> list[ImageHeader | str]:
     """For each path or URL its header, or why it cannot be used, in words that follow its name.
 
     Of what lies on disk headers are remembered, by path, size and time of the last change. What lies elsewhere is kept
-    on disk, all of it or as much as there is room for, as the configuration says.
+    on disk, all of it or as much as there is room for, as the configuration says. UnreachableError where servers do not
+    answer for more than may be ignored.
     """
     local, remote = _places(images)
     known = load_known(config.cache, local.values()) if local else {}
@@ -45,9 +52,9 @@ def read_headers(images: Sequence[str], config: DataConfig) -> list[ImageHeader 
     with ThreadPoolExecutor(_THREADS) as threads:
         answers = threads.map(lambda chunk: _read_local(chunk, known, fresh), _chunks(list(local.items()), _CHUNK))
         if remote:
-            open_cache(remote, config, threads)
-        fetched = threads.map(_read_remote, _chunks(remote, _REMOTE_CHUNK))
-        for answer in (*answers, *fetched):
+            unanswered = Unanswered(images=len(local) + len(remote), ignore=config.ignore_data_errors)
+            found.update(_read_remote(remote, config, threads, unanswered))
+        for answer in answers:
             found.update(answer)
     if fresh:
         store_known(config.cache, local.values(), fresh)
@@ -94,8 +101,16 @@ def _header(path: str, known: Known, fresh: Known) -> ImageHeader | str:
     return header
 
 
-def _read_remote(images: Sequence[str]) -> list[tuple[str, ImageHeader | str]]:
-    return [(image, _fetched(image)) for image in images]
+def _read_remote(
+    images: Sequence[str], config: DataConfig, threads: Executor, unanswered: Unanswered
+) -> Iterator[tuple[str, ImageHeader | str]]:
+    untold = open_cache(images, config, threads)
+    for image, header in zip(images, threads.map(_fetched, images), strict=True):
+        if isinstance(header, NoAnswer):
+            unanswered.add(image, header)
+        elif image not in untold:
+            unanswered.heard(image)
+        yield image, header
 
 
 def _fetched(image: str) -> ImageHeader | str:
@@ -104,7 +119,8 @@ def _fetched(image: str) -> ImageHeader | str:
     except PictureFault as fault:
         return str(fault)
     except DataError as error:
-        return str(error).removeprefix(without_query(image) + ": ").removesuffix(".")
+        words = str(error).removeprefix(without_query(image) + ": ").removesuffix(".")
+        return NoAnswer(words) if isinstance(error, UnreachableError) else words
 
 
 def _displayed(encoded: Encoded) -> ImageHeader:

@@ -28,6 +28,7 @@ from lightning_automl_vision.data.packed import (
 from lightning_automl_vision.data.rows import Faults, Source
 from lightning_automl_vision.data.splits import folds, split, units_by_class
 from lightning_automl_vision.data.targets import target_of
+from lightning_automl_vision.data.urls import without_query
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.samples import IntArray, Sample, T
@@ -149,7 +150,7 @@ def _probed(
             source.faults.drop(
                 "unusable image",
                 place,
-                f"image {image}: {header.rstrip('.')}",
+                f"image {without_query(image)}: {header.rstrip('.')}",
                 "Replace or remove it, or set data.images where all of them lie elsewhere",
             )
     return kept, headers

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_automl_vision.data.sampling import Draw
+from lightning_automl_vision.data.unanswered import FEW
 from lightning_automl_vision.errors import DataError, LostImagesError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.samples import Pixels
 
-_TRIES = 20
 _TOLD = 10
 _GRAY = 114
 _SIDE = 64
@@ -21,7 +21,7 @@ _SIDE = 64
 def other_draws(draw: Draw, images: int, seed: Sequence[int]) -> list[Draw]:
     """Other images to take, one after another, until one can be read; the same seed gives the same ones."""
     choice = draw.pool or range(images)
-    places = np.random.default_rng((*seed, images)).integers(len(choice), size=_TRIES)
+    places = np.random.default_rng((*seed, images)).integers(len(choice), size=FEW)
     return [draw._replace(image=choice[place], later=None) for place in places.tolist()]
 
 
@@ -40,7 +40,7 @@ def read_or_gray(read: Callable[[], Pixels]) -> tuple[Pixels, str]:
 
 def none_left(last: DataError) -> LostImagesError:
     """For a place that no image can be found for."""
-    return LostImagesError(f"{_TRIES + 1} images in a row could not be read; the last one: {last}")
+    return LostImagesError(f"{FEW + 1} images in a row could not be read; the last one: {last}")
 
 
 @dataclass

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lightning_automl_vision.data.header_cache import cache_folder
 from lightning_automl_vision.data.prefetch import Prefetch
-from lightning_automl_vision.data.urls import Described, described, local_path, read_bytes
+from lightning_automl_vision.data.urls import Described, described, is_down, local_path, read_bytes
 from lightning_automl_vision.errors import StorageError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.settings import DataConfig
@@ -212,20 +212,30 @@ def image_bytes(image: str) -> bytes:
     return _source.read(image)
 
 
-def open_cache(remote: Sequence[str], config: DataConfig, threads: Executor) -> None:
-    """Let this process, and those it forks, read these pictures as the configuration says."""
+def open_cache(remote: Sequence[str], config: DataConfig, threads: Executor) -> set[str]:
+    """Let this process, and those it forks, read these pictures as the configuration says.
+
+    Gives those that are held and that their source tells nothing of.
+    """
     cache = cache_of(config).opened()
     use(ImageSource(cache))
     held = [url for url in remote if cache.holds(url)]
-    cache.forget_changed(list(zip(held, threads.map(described, held), strict=True)))
+    sources = list(zip(held, threads.map(described, held), strict=True))
+    cache.forget_changed(sources)
     if cache.all_must_fit:
         missing = [url for url in remote if not cache.holds(url)]
-        sizes = [found.size for found in threads.map(described, missing)]
+        sizes = list(threads.map(_size, missing))
         cache.check_room(sizes)
         if missing:
             LOG.info(
                 "Downloading %d pictures, %s, to %s", len(missing), _in_words(sum(s or 0 for s in sizes)), cache.folder
             )
+    return {url for url, told in sources if told == Described()}
+
+
+def _size(url: str) -> int | None:
+    """A server that is silent takes half a minute to say nothing, which is not waited for again for each picture."""
+    return None if is_down(url) else described(url).size
 
 
 def cache_of(config: DataConfig) -> ImageCache:

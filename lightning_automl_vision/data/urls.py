@@ -150,11 +150,16 @@ def _asked(url: str, method: str) -> Any:
             passing = may_pass(error)
             if pause is None and passing:
                 _down[server] = time.monotonic()
-            if pause is None or not passing or time.monotonic() - _down.get(server, -_DOWN) < _DOWN:
+            if pause is None or not passing or is_down(url):
                 kind = UnreachableError if passing else DataError
                 raise kind(f"{name}: {read_fault(error).replace(url, name)}.") from None
         time.sleep(pause * _JITTER.uniform(0.5, 1.0))  # not all that wait come back at once
     raise AssertionError("the last attempt gives or raises")
+
+
+def is_down(url: str) -> bool:
+    """Whether its server did not answer just now."""
+    return time.monotonic() - _down.get(urlsplit(url).netloc, -_DOWN) < _DOWN
 
 
 def may_pass(error: BaseException) -> bool:

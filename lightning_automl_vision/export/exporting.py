@@ -16,7 +16,7 @@ from lightning_automl_vision.export.formats import Options
 from lightning_automl_vision.export.graph import eager
 from lightning_automl_vision.export.parity import Parity, compare, told_apart
 from lightning_automl_vision.export.pictures import Pictures
-from lightning_automl_vision.export.stages import shown_of, stage_of
+from lightning_automl_vision.export.stages import LEAST, NONE, shown_of, stage_of
 from lightning_automl_vision.export.writing import graph_of
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.predictor import OpenedModel, Predictor, load
@@ -116,5 +116,9 @@ def _where(worst: list[dict[str, Any]]) -> str:
     if not worst:
         return "Nothing differs but objects that score about as much as is asked for."
     told = ", ".join(f"{row['filename']} ({told_apart(row['agreement'], 1, 3)[0]})" for row in worst)
-    (stage, _), *_ = Counter(row["stage"] for row in worst).most_common(1)
-    return f"The stage that differs is {stage}; the worst images are {told}."
+    stages = Counter(row["stage"] for row in worst if row["stage"] != NONE).most_common(1)
+    if not stages:
+        where = f"No single stage stands out: in each both sides differ by no more than {LEAST:g}, as rounding does"
+    else:
+        where = f"The stage that differs is {stages[0][0]}"
+    return f"{where}; the worst images are {told}."

@@ -50,6 +50,12 @@ def check_free(output: str) -> None:
         raise ConfigError(f"output={output}: an export that fails is kept in {aside}, which is not free. Move it.")
 
 
+def check_outside(output: str, model: Path) -> None:
+    """Refuse a place in the folder of the model, which is copied as a whole."""
+    if Path(output).resolve().is_relative_to(model.resolve()):
+        raise ConfigError(f"output={output} lies in {model}, the folder of the model itself. Name one beside it.")
+
+
 def aside_of(output: Path) -> Path:
     """Where an export is kept that is not good enough."""
     return output.with_name(f"{output.name}.failed")

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from lightning_automl_vision.predictor import OpenedModel
     from lightning_automl_vision.samples import Pixels
 
-FORMATS = ("onnx", "openvino", "torchscript", "torch_export")
+# With the files that a network is written to.
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("model.onnx",),
+    "openvino": ("model.xml", "model.bin"),
+    "torchscript": ("model.torchscript",),
+    "torch_export": ("model.pt2",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.export.formats import Options
+from lightning_automl_vision.export.facts import check_fit
+from lightning_automl_vision.export.formats import FORMATS, Options
 from lightning_automl_vision.export.half_weights import halve_weights
-from lightning_automl_vision.export.runtime import Arrays, Run, answers_of, normalised, threads
+from lightning_automl_vision.export.runtime import IMAGES, Arrays, Run, answers_of, normalised, threads
 from lightning_automl_vision.export.writing import axes_of, example_side, exporter, facts_of, graph_of
+from lightning_automl_vision.model_folder import MODEL
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 READS = frozenset({"normalise", "precision", "quantise", "nms"})
 TO_WRITE, TO_ASK = ("onnx", "onnxscript", "onnxruntime"), ("onnxruntime",)
 EXTRA = "export"
-FILE = "model.onnx"
+(FILE,) = FORMATS["onnx"]
 # What the two exporters of torch are asked for.
 OPSET, OPSET_OF_TRACES = 20, 17
 _ERRORS_ALONE = 3
@@ -63,7 +65,7 @@ def _quantise(graph: Graph, file: Path, opened: OpenedModel, options: Options) -
     from lightning_automl_vision.export.quantising import inputs_of, quantise
 
     facts = facts_of(graph, opened, options, "onnx", [])
-    run, answers = session_of(file, list(graph.outputs)), answers_of(opened, facts)
+    run, answers = _asked(_session_of(file), list(graph.outputs)), answers_of(opened, facts)
 
     def prepared(given: Run) -> Run:
         return given if options.normalising else normalised(given, graph.mean, graph.std)
@@ -153,11 +155,14 @@ def _give_defaults(file: Path, graph: Graph) -> None:
 
 
 def opened(folder: Path, facts: Mapping[str, Any]) -> Run:
-    return session_of(folder / FILE, list(facts["outputs"]))
+    session = _session_of(folder / FILE)
+    (inside,) = (value.type == "tensor(uint8)" for value in session.get_inputs() if value.name == IMAGES)
+    check_fit(folder / MODEL, facts, inside=inside, outputs=[value.name for value in session.get_outputs()])
+    return _asked(session, list(facts["outputs"]))
 
 
-def session_of(file: Path, outputs: Sequence[str]) -> Run:
-    """On the CPU; it is given what it knows of the inputs."""
+def _session_of(file: Path) -> Any:
+    """On the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -165,9 +170,13 @@ def session_of(file: Path, outputs: Sequence[str]) -> Run:
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ALONE
     try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no common ancestor but this
         raise ConfigError(f"{file} cannot be opened: {' '.join(str(error).split())[:300]}. Export it again.") from None
+
+
+def _asked(session: Any, outputs: Sequence[str]) -> Run:
+    """It is given what it knows of the inputs."""
     every = (*session.get_inputs(), *session.get_overridable_initializers())
     known = {value.name for value in every}
 

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.export.formats import Options
-from lightning_automl_vision.export.runtime import Arrays, Run, threads
+from lightning_automl_vision.export.empty_lists import compute_empty_lists
+from lightning_automl_vision.export.facts import check_fit
+from lightning_automl_vision.export.formats import FORMATS, Options
+from lightning_automl_vision.export.runtime import IMAGES, Arrays, Run, threads
 from lightning_automl_vision.export.writing import exporter, facts_of, graph_of
+from lightning_automl_vision.model_folder import MODEL
 
 if TYPE_CHECKING:
     from lightning_automl_vision.predictor import OpenedModel
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 READS = frozenset({"normalise", "precision", "quantise", "nms"})
 TO_WRITE, TO_ASK = ("openvino", "onnx", "onnxscript", "onnxruntime"), ("openvino",)
 EXTRA = "openvino"
-FILES = ("model.xml", "model.bin")
+FILES = FORMATS["openvino"]
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -37,6 +40,7 @@ def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, A
         file = Path(place) / "model.onnx"
         any_size = write_graph(graph, file, opened, replace(options, precision=32))
         with exporter("openvino", opened.card.name):
+            compute_empty_lists(file)
             model = openvino.convert_model(str(file))
             openvino.save_model(model, str(Path(place) / FILES[0]), compress_to_fp16=options.precision == 16)
         for name in FILES:  # it says nothing of a disk that is full
@@ -55,6 +59,9 @@ def opened(folder: Path, facts: Mapping[str, Any]) -> Run:
         raise ConfigError(f"{file} cannot be opened: {' '.join(str(error).split())[:300]}. Export it again.") from None
     known = {name for port in model.inputs for name in port.get_names()}
     outputs = list(facts["outputs"])
+    inside = model.input(IMAGES).element_type == _openvino().Type.u8
+    names = [next((name for name in outputs if name in port.get_names()), port.any_name) for port in model.outputs]
+    check_fit(folder / MODEL, facts, inside=inside, outputs=names)
 
     def run(inputs: Arrays) -> Arrays:
         answer = model({name: value for name, value in inputs.items() if name in known})

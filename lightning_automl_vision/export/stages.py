@@ -9,20 +9,21 @@ import numpy as np
 from lightning_automl_vision.data.images import part_of
 from lightning_automl_vision.export.agreement import agreement
 from lightning_automl_vision.export.parity import limits_of
-from lightning_automl_vision.export.runtime import Arrays, ExportedNetwork, Run
+from lightning_automl_vision.export.runtime import Answers, Arrays, ExportedNetwork, Run
 from lightning_automl_vision.predictor import Predictor
 from lightning_automl_vision.samples import Pixels
 
-RESIZE, NETWORK, NMS, TILES = "resize", "network", "NMS", "tile merge"
+RESIZE, NETWORK, NMS, TILES, NONE = "resize", "network", "NMS", "tile merge", "no single stage"
 # Of the largest number that an output holds.
-_DIFFERENCE = 1e-3
-_SAME = 0.999
+LEAST = 1e-3
+_SAME = 1 - LEAST
 
 
 def stage_of(reference: Predictor, exported: Predictor, graph: Run, image: str) -> str:
     """The first stage at which this picture is treated differently; ``graph`` is what torch makes of the network.
 
-    A suppression of boxes that is part of the exported network belongs to the network.
+    A suppression of boxes that is part of the exported network belongs to the network. No single stage is named where
+    in none both sides differ by more than rounding.
     """
     before, after = (shown_of(predictor, image) for predictor in (reference, exported))
     if len(before) != len(after) or not all(map(np.array_equal, before, after)):
@@ -30,9 +31,7 @@ def stage_of(reference: Predictor, exported: Predictor, graph: Run, image: str) 
     assert isinstance(exported.network, ExportedNetwork)
     for picture in before:
         answers = exported.network.answers
-        if not _alike(
-            *(_outputs(ExportedNetwork(run=run, answers=answers), picture) for run in (graph, exported.network.run))
-        ):
+        if not _alike(*(_outputs(run, answers, picture) for run in (graph, exported.network.run))):
             return NETWORK
     limits = limits_of(reference.card)
     last = NMS if reference.card.image_size is None else NETWORK  # a classifier has nothing after its network
@@ -40,7 +39,10 @@ def stage_of(reference: Predictor, exported: Predictor, graph: Run, image: str) 
         (one,), (other,) = reference.network([picture]), exported.network([picture])
         if agreement(one, other, **limits) < _SAME:
             return last
-    return TILES if reference.tiling.cuts else last
+    if not reference.tiling.cuts:
+        return NONE
+    (one,), (other,) = reference.predict([image]), exported.predict([image])
+    return TILES if agreement(one, other, **limits) < _SAME else NONE
 
 
 def shown_of(predictor: Predictor, image: str) -> list[Pixels]:
@@ -51,21 +53,21 @@ def shown_of(predictor: Predictor, image: str) -> list[Pixels]:
     return [predictor.resizing(part_of(pixels, window)) for window in predictor.tiling.windows(*size)]
 
 
-def _outputs(network: ExportedNetwork, picture: Pixels) -> list[Arrays]:
+def _outputs(run: Run, answers: Answers, picture: Pixels) -> list[Arrays]:
     """Everything that the network answers, before it is read."""
     heard: list[Arrays] = []
 
     def listening(inputs: Arrays) -> Arrays:
-        heard.append(network.run(inputs))
+        heard.append(run(inputs))
         return heard[-1]
 
-    network.answers(listening, [picture])
+    answers(listening, [picture])
     return heard
 
 
 def _alike(first: Sequence[Arrays], second: Sequence[Arrays]) -> bool:
     return all(
-        one[name].shape == other[name].shape and _difference(one[name], other[name]) <= _DIFFERENCE
+        one[name].shape == other[name].shape and _difference(one[name], other[name]) <= LEAST
         for one, other in zip(first, second, strict=True)
         for name in one
     )

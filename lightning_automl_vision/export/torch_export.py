@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.export.formats import Options
+from lightning_automl_vision.export.facts import check_fit
+from lightning_automl_vision.export.formats import FORMATS, Options
 from lightning_automl_vision.export.runtime import Arrays, Run
 from lightning_automl_vision.export.writing import (
     example_side,
@@ -18,8 +19,10 @@ from lightning_automl_vision.export.writing import (
     unheard,
     write_whole,
 )
+from lightning_automl_vision.model_folder import MODEL
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.export import ExportedProgram
 
     from lightning_automl_vision.export.graph import Graph
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 READS = frozenset({"normalise", "nms"})
 TO_WRITE = TO_ASK = ("torch",)
 EXTRA = None
-FILE = "model.pt2"
+(FILE,) = FORMATS["torch_export"]
 _LONGEST = 1 << 16
 
 
@@ -48,9 +51,15 @@ def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, A
         program = torch.export.export(module, example, dynamic_shapes=(_shapes(graph), *({} for _ in graph.more)))
         _forget_origin(program)
         write_whole(folder / FILE, partial(torch.export.save, program))
-    sides = next(node for node in program.graph.nodes if node.name == "images").meta["val"].shape[2:]
-    any_size = not any(isinstance(side, int) for side in sides)
+    any_size = not any(isinstance(side, int) for side in _pictures(program).shape[2:])
     return facts_of(graph, opened, options, "torch_export", [FILE], any_size=any_size)
+
+
+def _pictures(program: ExportedProgram) -> Tensor:
+    """As the program takes them; without a tensor's numbers. Each network has a name of its own for them."""
+    first = program.graph_signature.user_inputs[0]
+    pictures: Tensor = next(node for node in program.graph.nodes if node.name == first).meta["val"]
+    return pictures
 
 
 def _forget_origin(program: ExportedProgram) -> None:
@@ -80,6 +89,9 @@ def opened(folder: Path, facts: Mapping[str, Any]) -> Run:
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"{folder / FILE} cannot be opened: {reason}. Export it again.") from None
+    inside, told = _pictures(program).dtype == torch.uint8, program.graph_signature
+    inputs, outputs = len(told.user_inputs), len(told.user_outputs)
+    check_fit(folder / MODEL, facts, inside=inside, inputs=inputs, outputs=outputs)
     return asked(program.module(check_guards=False), facts)  # they forbid pictures of one stride's height
 
 

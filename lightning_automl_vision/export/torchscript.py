@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from lightning_automl_vision.errors import ConfigError
-from lightning_automl_vision.export.formats import Options
+from lightning_automl_vision.export.facts import check_fit
+from lightning_automl_vision.export.formats import FORMATS, Options
 from lightning_automl_vision.export.runtime import Run
 from lightning_automl_vision.export.writing import example_side, exporter, facts_of, graph_of, unheard, write_whole
+from lightning_automl_vision.model_folder import MODEL
 
 if TYPE_CHECKING:
     from lightning_automl_vision.predictor import OpenedModel
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 READS = frozenset({"normalise", "nms"})
 TO_WRITE = TO_ASK = ("torch", "torchvision")
 EXTRA = None
-FILE = "model.torchscript"
+(FILE,) = FORMATS["torchscript"]
 
 
 def write(opened: OpenedModel, folder: Path, options: Options) -> Mapping[str, Any]:
@@ -57,6 +59,7 @@ def opened(folder: Path, facts: Mapping[str, Any]) -> Run:
     import torch
     import torchvision  # noqa: F401  # its operators are part of what detectors compute
 
+    from lightning_automl_vision.export.graph import Normalising
     from lightning_automl_vision.export.torch_export import asked
 
     reopen: Any = torch.jit.load
@@ -66,4 +69,8 @@ def opened(folder: Path, facts: Mapping[str, Any]) -> Run:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"{folder / FILE} cannot be opened: {reason}. Export it again.") from None
+    inside = module.original_name == Normalising.__name__  # no type tells of pictures
+    takes, gives = module.forward.schema.arguments, module.forward.schema.returns[0].type
+    outputs = len(gives.elements()) if gives.kind() == "TupleType" else 1
+    check_fit(folder / MODEL, facts, inside=inside, inputs=len(takes) - 1, outputs=outputs)
     return asked(module, facts)

@@ -83,7 +83,7 @@ def export(settings: Settings, job: Config) -> dict[str, Any] | None:
 
     Gives what parity.json holds, or None where the model is packed for another program.
     """
-    from lightning_automl_vision.export.folder import aside_of
+    from lightning_automl_vision.export.folder import aside_of, check_outside
     from lightning_automl_vision.model_folder import read_card
 
     if settings.checkpoint is None:
@@ -95,6 +95,7 @@ def export(settings: Settings, job: Config) -> dict[str, Any] | None:
         raise ConfigError(f"task={task}: the task of {settings.checkpoint} is {card.task}. Leave task out.")
     copied = job.format == MLFLOW or (job.format in PACKAGINGS and (card.exported or {}).get("format") == "onnx")
     check_keys(job.format, list(keys), copied=copied)
+    check_outside(job.output, found)
     if job.format in PACKAGINGS:
         _pack(settings, job, card, found)
         return None

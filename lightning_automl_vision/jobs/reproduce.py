@@ -25,7 +25,7 @@ from lightning_automl_vision.lock import (
 )
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.result import FINISHED, PRUNED, RESULT, Result, read_result
-from lightning_automl_vision.run import RunFolder, write_json
+from lightning_automl_vision.run import RunFolder, check_no_sweep, write_json
 from lightning_automl_vision.settings import JobConfig, LimitsConfig
 from lightning_automl_vision.written_settings import settings_in
 
@@ -58,7 +58,7 @@ def reproduce(settings: Settings) -> Comparison:
     folder = _folder(settings)
     was, lock = _finished(folder), read_lock(folder)
     _check_lock(folder, lock)
-    again = settings_in(folder / CONFIG, replace(settings, output_dir=_output_dir(settings)), lock.overrides)
+    again = settings_in(folder / CONFIG, _placed(settings, _output_dir(settings)), lock.overrides)
     again = _with_what_is_given(again, settings)
     RunFolder(again.output_dir).check()
     with _within(lock.working_folder):
@@ -103,8 +103,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def _finished(folder: Path) -> Result:
-    if not (folder / RESULT).exists() and (folder / _BOARD).exists():
-        raise ConfigError(f"{folder} is a sweep. Name one of its trials, or {folder}/best.")
+    check_no_sweep(folder)
     became, way_out = "has not ended", "Repeat its command with the same output_dir to finish it, then reproduce it."
     if (folder / RESULT).exists() or not (folder / CONFIG).exists():
         was = read_result(folder)
@@ -153,6 +152,15 @@ def _output_dir(settings: Settings) -> str:
     if "output_dir" not in dict(given(settings.overrides)):
         path = path.parents[1] / "reproduce" / path.name
     return str(path.absolute())
+
+
+def _placed(command: Settings, output_dir: str) -> Settings:
+    """With trackers that write there too."""
+    logger = {
+        name: {**node, "save_dir": output_dir} if node.get("save_dir") == command.output_dir else node
+        for name, node in command.logger.items()
+    }
+    return replace(command, output_dir=output_dir, logger=logger)
 
 
 def _with_what_is_given(again: Settings, command: Settings) -> Settings:

@@ -82,7 +82,7 @@ class Place:
 
 @dataclass
 class LocalRank:
-    """``console`` holds what it says, and is there afterwards where it had something to say."""
+    """``console`` holds what it says, and is there afterwards where it failed."""
 
     place: Place
     process: subprocess.Popen[bytes]
@@ -96,6 +96,14 @@ class LocalRank:
         error = RankError(f"{self._words(code).rstrip('.')} (process {self.place.rank + 1} of {self.place.size}).")
         error.exit_code = code if code > 0 else TrainingError.exit_code
         return error
+
+    def close(self, *, was_asked: bool) -> None:
+        """Of one that ended by itself and said nothing, its console holds what it ended with."""
+        fault = self.fault()
+        if fault is None or (was_asked and not self.console.stat().st_size):
+            self.console.unlink()
+        elif not self.console.stat().st_size:
+            self.console.write_text(f"{fault}\n", encoding="utf-8")
 
     def _words(self, code: int) -> str:
         if code < 0:
@@ -142,16 +150,17 @@ class LocalRanks:
 
     def end(self, seconds: float) -> None:
         """Wait so long for them to end, then ask them to, then kill them."""
+        asked: set[int] = set()
         for grace, number in ((seconds, signal.SIGTERM), (1.0, signal.SIGKILL), (None, signal.SIGKILL)):
             if self._wait(grace):
                 break
             for rank in self.ranks:
                 if rank.process.poll() is None:
+                    asked.add(rank.process.pid)
                     rank.process.send_signal(number)
         for rank in self.ranks:
             with suppress(OSError):
-                if rank.process.returncode == 0 or not rank.console.stat().st_size:
-                    rank.console.unlink()
+                rank.close(was_asked=rank.process.pid in asked)
 
     def _faults(self) -> list[RankError]:
         return [fault for rank in self.ranks if (fault := rank.fault()) is not None]
