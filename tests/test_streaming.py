@@ -212,9 +212,12 @@ def test_all_processes_share_one_number_of_bytes(tmp_path):
         process.join(60)
         assert process.exitcode == 0
     kept = files_in(cache.folder)
-    assert len(kept) == 100
+    assert 100 - len(processes) < len(kept) <= 100  # where several held room for one picture, another had none
     assert not [file for file in kept if file.suffix == ".part"]
-    assert not cache.keep("http://x/more", b"1")
+    assert int((cache.folder / "bytes").read_text()) == len(kept) * KILOBYTE
+    more = [cache.keep(f"http://x/more/{number}", bytes(KILOBYTE)) for number in range(5)]
+    assert sum(more) == 100 - len(kept)
+    assert len(files_in(cache.folder)) == 100
     assert int((cache.folder / "bytes").read_text()) == 100 * KILOBYTE
 
 
