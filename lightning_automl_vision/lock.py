@@ -60,7 +60,7 @@ def write_lock(folder: Path, settings: Settings, data: DataSplits[Any]) -> None:
     """After the result, so that nothing that happens here costs a run its end; what fails is said and left out."""
     try:
         write_json(folder / LOCK, lock_of(folder, settings, data).as_dict())
-    except (VisionError, OSError) as error:
+    except (VisionError, OSError, MemoryError, RuntimeError) as error:  # of threads that cannot be started too
         LOG.warning("There is no %s, so that this run cannot be reproduced: %s", LOCK, error)
 
 

@@ -47,7 +47,7 @@ def write_card(run: Path) -> None:
     try:
         if (run / "model" / MODEL).is_file():
             write(run / "model" / CARD, card_of(facts_of(run)))
-    except (VisionError, OSError) as error:
+    except (VisionError, OSError, MemoryError) as error:
         LOG.warning("There is no %s/model/%s: %s", run, CARD, error)
 
 

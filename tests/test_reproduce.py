@@ -179,6 +179,21 @@ def test_relative_paths_start_where_the_run_was_begun(tmp_path: Path, monkeypatc
     assert again(Path("there/run"), Path("other"), data={"training": "moved"}).same
 
 
+@pytest.mark.parametrize("error", [OSError("gone"), MemoryError(), RuntimeError("can't start new thread")])
+def test_a_run_whose_images_cannot_be_read_once_more_has_no_lock(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lightning_automl_vision.lock.manifests_of", fail)
+    run = tiny(tmp_path, training={"number_of_epochs": 1})
+    assert json.loads((run / "result.json").read_text())["status"] == "completed"
+    assert not (run / "lock.json").exists()
+    assert (run / "model" / "README.md").exists()
+    assert "so that this run cannot be reproduced: " in (run / "run.log").read_text()
+
+
 def test_a_changed_picture_is_refused_by_name(tmp_path: Path) -> None:
     run = tiny(tmp_path, training={"number_of_epochs": 1})
     picture = tmp_path / "photos" / "green" / "3.png"
