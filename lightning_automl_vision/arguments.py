@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -31,13 +32,15 @@ _OPEN = (
     "serve.traffic",
 )
 _SWEEP = ("-m", "--multirun")
+# What hydra reads as something else than a text.
+_NO_TEXT = re.compile(r"null|true|false|[+-]?(?:inf|nan|[\d.][\w.+-]*)", re.ASCII | re.IGNORECASE)
 # Of hydra's own: what shows a configuration, and runs nothing.
 _SHOWN_ALONE = ("--cfg", "-c", "--info", "-i")
 
 
 def rewrite(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments for ours."""
-    arguments = [text for argument in arguments for text in _opened(_as_text(argument), arguments)]
+    arguments = [text for argument in arguments for text in _opened(_as_name(_as_text(argument)), arguments)]
     if any(map(_is_for_automode, arguments)) and not any(word.startswith("+search=") for word in arguments):
         arguments = [*arguments, "+search=automode"]
     begins = any(map(_begins_sweep, arguments)) and "plan" not in arguments[:1]  # which looks at a sweep from outside
@@ -58,6 +61,22 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     for argument in rest:
         _check_key(verb, argument, own)
     return [f"job={verb}", *_named_runs(verb, runs), *(_qualified(argument, own) for argument in rest)]
+
+
+def is_group(key: str) -> bool:
+    """Whether the key chooses a file of a config group, such as ``model`` or ``hydra/launcher``."""
+    name = key.lstrip("+")
+    return name in GROUPS or name == "experiment" or "/" in name
+
+
+def check_one_choice(key: str, names: Sequence[object]) -> None:
+    """Of several, hydra would take the last one for most groups; experiments, loggers and its own are merged."""
+    group, several = key.lstrip("+"), ",".join(map(str, names))
+    if group in GROUPS and group != "logger":
+        raise ConfigError(
+            f"{group}=[{several}]: one {group} is chosen, and this is a list. A sweep over several is written -m"
+            f" {key}={several}, in a space choice({several})."
+        )
 
 
 def _opened(argument: str, arguments: Sequence[str]) -> list[str]:
@@ -109,6 +128,16 @@ def _as_text(argument: str) -> str:
     named = key.removeprefix("job.") in ("require", "operating_points.rule")
     is_text = (value[:1] == "(" and value[-1:] == ")") or (named and value[:1] not in "'\"")
     return f"{key}='{value}'" if is_text and "'" not in value else argument
+
+
+def _as_name(argument: str) -> str:
+    """A choice is looked up by the name that is written, whatever else hydra would take it for."""
+    key, _, value = argument.partition("=")
+    if not is_group(key):
+        return argument
+    if value[:1] == "[" and value[-1:] == "]":
+        check_one_choice(key, [name.strip() for name in value[1:-1].split(",")])
+    return f"{key}='{value}'" if _NO_TEXT.fullmatch(value) else argument
 
 
 def _is_word(argument: str) -> bool:

@@ -39,6 +39,10 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> str:
             f"{found[1]}: several values are a sweep, one trial for each. Add -m, or limits.max_trials=N;"
             " lav plan looks at one training, or at AutoMode."
         )
+    if found := re.search(r"Key '(.*)' not in 'SweeperConfig'", f"{error}\n{cause}"):
+        from lightning_automl_vision.search.sweeper_keys import unknown_key as unknown_sweeper_key
+
+        return unknown_sweeper_key(found[1])
     if isinstance(error, ConfigCompositionException):
         override = _override_in(str(error))
         if "No match in the defaults list" in str(error):

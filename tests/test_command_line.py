@@ -43,6 +43,11 @@ from lightning_automl_vision.errors import ConfigError
         ("limits.max_trials=2.5", "could not be converted to Integer. Allowed: integer, in [1, 1000]."),
         ("search.early_termination.type=bandit", "it belongs to +search=random"),
         ("search.early_termination={type: bandit}", "and 2 more. Add +search=NAME."),
+        ("task=null", "No task 'null'. Choose from: image_classification, "),
+        ("trainer=3", "No trainer '3'. Choose from: ddp, default."),
+        ("+experiment=True", "No experiment 'True'. Choose from: "),
+        ("model=[resnet18, resnet34]", "is written -m model=resnet18,resnet34, in a space choice(resnet18,resnet34)."),
+        ("hydra.sweeper.n_trails=3", "no key 'hydra.sweeper.n_trails'. Did you mean 'n_trials'? The keys of hydra.sw"),
         ("data=photos", "data has no choices but keys: write data.KEY=VALUE"),
     ],
 )
@@ -107,6 +112,11 @@ def test_the_space_of_hydras_sweeper_needs_no_plus(tmp_path):
         space = plus + 'hydra.sweeper.params={training.learning_rate: "interval(0.5,0.1)"}'
         process = lav("-m", "hydra.sweeper.n_trials=2", space, "model=resnet18", "data.training=photos", cwd=tmp_path)
         assert "training.learning_rate: uniform needs min below max" in process.stderr
+
+
+def test_what_is_merged_may_be_several():
+    arguments = ["logger=[csv,tensorboard]", "+experiment=[quickstart,mine]", "~logger", "model=resnet18"]
+    assert rewrite(arguments) == arguments
 
 
 def test_a_mapping_takes_the_place_of_another_and_its_keys_may_be_given():

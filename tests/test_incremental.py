@@ -186,6 +186,13 @@ def test_a_run_is_found_by_folder_by_path_and_by_name(tmp_path, monkeypatch):
         earlier_model(settings("training.checkpoint_run_id=first"))
 
 
+@pytest.mark.parametrize("key", ["checkpoint_run_id", "checkpoint_path"])
+def test_a_sweep_is_no_run_to_start_from(tmp_path, key):
+    (tmp_path / "study.txt").touch()
+    with pytest.raises(ConfigError, match=rf"{key}=.* is a sweep\. Name one of its trials, or {tmp_path}/best"):
+        earlier_model(settings(f"training.{key}={tmp_path}"))
+
+
 def test_a_run_that_was_ended_is_started_from_by_its_best_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.yaml").write_text("task: {name: image_classification}\nmodel: {name: resnet18}\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from omegaconf import OmegaConf
 
 from lightning_automl_vision.arguments import rewrite
 from lightning_automl_vision.config import CONFIG_DIR, register
-from lightning_automl_vision.errors import ConfigError, StorageError
+from lightning_automl_vision.errors import ConfigError, StorageError, VisionError
 from lightning_automl_vision.run import SWEEP, RunFolder
 from lightning_automl_vision.search.asking import ARGUMENTS, Asked, asked_for, check_folder, remember_arguments
 from lightning_automl_vision.search.fixed import FIXED
@@ -142,8 +144,72 @@ def test_spaces_bring_their_own_models() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spaces", "alike"),
+    [
+        ("{a: {training.learning_rate: 'choice(0.1,0.2)'}}", [{"training.learning_rate": 0.1}]),
+        ("{a: {training.learning_rate: 'choice(0.2,0.3)'}}", []),
+        ("{a: {training.learning_rate: 'uniform(0,0.3)'}}", [{"training.learning_rate": 0.1}]),
+        ("{a: {training.learning_rate: 0.1}, b: {data.split: stratified}}", [{"training.learning_rate": 0.1}]),
+        (
+            "{a: {model: 'choice(resnet34,resnet18)', training.learning_rate: 'choice(0.1,0.2)'}}",
+            [{"model": "resnet18", "training.learning_rate": 0.1}],
+        ),
+        ("{a: {model: resnet34, training.learning_rate: 'choice(0.1,0.2)'}}", []),
+        ("{a: {augment: 'choice(none,classification)'}}", [{"augment": "classification"}]),
+        ("{a: {training.random_seed: 'choice(4,5)'}}", [{"training.random_seed": 5}]),
+        ("{a: {training.random_seed: 6, training.learning_rate: 'choice(0.1,0.2)'}}", []),
+    ],
+)
+def test_the_draws_that_train_what_trial_0_does_are_known(
+    monkeypatch: pytest.MonkeyPatch, spaces: str, alike: list[dict[str, Any]]
+) -> None:
+    plain = ["training.learning_rate=0.1", "training.random_seed=5", f"search.spaces={spaces}"]
+    times = count()
+    clock = SimpleNamespace(now=lambda: SimpleNamespace(strftime=lambda form: f"{next(times)}"))
+    monkeypatch.setattr("hydra.core.utils.datetime", clock)  # which is in paths
+    found = asked("+search=random", *plain, "limits.max_trials=5")
+    assert [*found.like_default] == alike
+    assert not asked("+search=grid", *plain).like_default
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("data.training", "choice(there,nowhere)"),
+        ("data.validation", "nowhere"),
+        ("data.images", "choice(https://host/some,nowhere)"),
+        ("augment.file", "choice(null,nowhere)"),
+        ("model.weights", "choice(null,nowhere)"),
+    ],
+)
+def test_a_file_that_a_space_names_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, values: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    with pytest.raises(VisionError, match=rf"{key}=nowhere.*[Nn]o such file"):
+        asked("+search=random", f"search.spaces={{a: {{{key}: '{values}'}}}}", "limits.max_trials=5")
+    space = "search.spaces={a: {data.training: 'choice(there,https://host/some)'}}"
+    assert asked("+search=random", space, "limits.max_trials=5").spaces.spaces[0].free
+
+
+@pytest.mark.parametrize(
     ("arguments", "keys", "answer"),
     [
+        (
+            [
+                *("+search=random", "training.learning_rate=0.1", "limits.max_trials=5"),
+                "search.spaces={a: {training.learning_rate: 0.1}, b: {model: resnet18}}",
+            ],
+            {},
+            "Nothing varies: all that can be drawn is what the command does",
+        ),
+        (["model=null,resnet18"], {}, "No model 'null'. Choose from: "),
+        (["model=[resnet18,resnet34],resnet50"], {}, r"is written -m model=resnet18,resnet34, in a space choice\("),
+        (["+search=grid", "search.spaces={a: {trainer: true}}"], {}, "No trainer 'true'. Choose from: ddp, default"),
+        (["+search=grid", "search.spaces={a: {augment: null}}"], {}, "No augment 'null'. Choose from: "),
+        (["+search=grid", "search.spaces={a: {model: [resnet18, resnet34]}}"], {}, "one model is chosen, and this is"),
+        ([RATES], {"n_trial": 5}, r"no key 'hydra\.sweeper\.n_trial'. Did you mean 'n_trials'\? The keys of hydra"),
         ([], {}, "Nothing varies: give a key several values"),
         (["+search=random", RATES], {}, r"limits\.max_trials is not given"),
         ([RATES, "limits.max_trials=5"], {"n_trials": 6}, "are the same setting and differ"),

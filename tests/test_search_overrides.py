@@ -100,7 +100,7 @@ def test_groups_come_first_and_without_quotes():
         "model.size='small'",
         "lr=0.1",
     ]
-    assert as_overrides({"model": "null", "logger": None}) == ["model='null'", "logger=null"]
+    assert as_overrides({"model": "null", "logger": None}) == ["model='null'", "logger='null'"]
 
 
 def test_an_interpolation_is_one_only_where_it_is_asked_for():

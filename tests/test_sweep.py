@@ -19,7 +19,7 @@ from lightning_automl_vision.errors import ConfigError, StorageError
 from lightning_automl_vision.search.leaderboard import Leaderboard
 from lightning_automl_vision.search.policies import policy_of
 from lightning_automl_vision.search.samplers import sampler_of
-from lightning_automl_vision.search.slots import FOLDER, HASH, SECONDS, USED, Limits, threads_for
+from lightning_automl_vision.search.slots import FOLDER, HASH, SECONDS, USED, VALUES, Limits, threads_for
 from lightning_automl_vision.search.spaces import Spaces, spaces_of
 from lightning_automl_vision.search.sweep import Sweep
 from lightning_automl_vision.search.tickets import REASON, TICKET, Tickets, open_study
@@ -123,6 +123,24 @@ def test_what_was_drawn_before_is_drawn_again_and_a_space_ends_when_all_of_it_wa
     broken.run()
     drawn = {trial.user_attrs[TICKET]: trial.params for trial in broken.tickets.last_of_each()}
     assert drawn == {trial.user_attrs[TICKET]: trial.params for trial in first.tickets.last_of_each()}
+
+
+def test_what_trial_0_does_is_drawn_again_and_counts_as_tried(tmp_path: Path) -> None:
+    spaces = {"a": {"training.learning_rate": "0.01,0.02,0.03"}, "b": {"training.learning_rate": "0.01,0.04"}}
+    alike = [{"training.learning_rate": 0.01}]
+    asked = sweep(tmp_path, spaces, trials=8, with_default=True, like_default=alike, limits={"slots": 1})
+    asked.run()
+    tried = [json.loads(trial.user_attrs[VALUES]) for trial in asked.tickets.last_of_each()]
+    assert tried[0] == {}
+    assert sorted(values["training.learning_rate"] for values in tried[1:]) == [0.02, 0.03, 0.04]
+
+
+def test_a_point_of_two_spaces_is_tried_once(tmp_path: Path) -> None:
+    spaces = {"a": {"training.learning_rate": "0.1,0.2"}, "b": {"training.learning_rate": "0.3,0.1"}}
+    asked = sweep(tmp_path, spaces, trials=6, limits={"slots": 1})
+    asked.run()
+    tried = [json.loads(trial.user_attrs[VALUES]) for trial in asked.tickets.last_of_each()]
+    assert sorted(values["training.learning_rate"] for values in tried) == [0.1, 0.2, 0.3]
 
 
 def test_a_trial_of_other_data_ends_the_sweep_and_waits(tmp_path: Path) -> None:

@@ -9,18 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from lightning_automl_vision.config_errors import explain
+from lightning_automl_vision.arguments import is_group
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.search.composing import composed
 from lightning_automl_vision.search.distributions import Choice
 from lightning_automl_vision.search.fixed import NO_TEST, fixed_in
 from lightning_automl_vision.search.narrowing import narrowed
-from lightning_automl_vision.search.overrides import as_overrides, is_group
+from lightning_automl_vision.search.overrides import as_overrides
 from lightning_automl_vision.search.reading import distribution_of
 from lightning_automl_vision.search.space_file import document, read_space
 from lightning_automl_vision.search.spaces import Space, Spaces
@@ -69,8 +67,8 @@ def around(config: DictConfig, search: AroundConfig, arguments: Sequence[str], o
     if not trials:
         raise ConfigError(f"runs={folder}: none of its trials is complete, so that there is nothing to search around.")
     kept = _arguments(folder, arguments, outside)
-    composed = _composed(config, kept)
-    _check_task(folder, composed, trials[0])
+    all_else = _composed(config, kept)
+    _check_task(folder, all_else, trials[0])
     winner = next((trial for trial in trials if trial.number == board.get("winner")), trials[0])
     given = {_name(text) for text in arguments}
     found = _without(_narrowed(folder, spaces, best_of(trials), winner, search.widening), given)
@@ -81,7 +79,7 @@ def around(config: DictConfig, search: AroundConfig, arguments: Sequence[str], o
         )
     leader = trials[0] if trials[0].number != winner.number else None
     return Around(
-        config=composed,
+        config=all_else,
         search=SearchConfig(
             sampler=search.sampler,
             spaces=OmegaConf.create(document(found)),
@@ -250,14 +248,11 @@ def _arguments(folder: Path, arguments: Sequence[str], outside: Sequence[str]) -
 
 
 def _composed(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
-    try:
-        composed = compose("config", [*arguments])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from None
+    found = composed(arguments)
     if "hydra" in config:
-        with open_dict(composed):
-            composed.hydra = config.hydra
-    return composed
+        with open_dict(found):
+            found.hydra = config.hydra
+    return found
 
 
 def _check_task(folder: Path, composed: DictConfig, best: Trial) -> None:

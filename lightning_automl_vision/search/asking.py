@@ -7,22 +7,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from lightning_automl_vision.arguments import is_group
 from lightning_automl_vision.composed import Settings, given
-from lightning_automl_vision.config_errors import explain
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import check_ranges
 from lightning_automl_vision.run import SWEEP, write
+from lightning_automl_vision.search.composing import composed, settings_of
 from lightning_automl_vision.search.distributions import Choice
 from lightning_automl_vision.search.fixed import NO_TEST, check_fixed, remember_fixed
-from lightning_automl_vision.search.overrides import as_overrides, is_group
+from lightning_automl_vision.search.like_default import check_something_varies, like_default
+from lightning_automl_vision.search.overrides import as_overrides
+from lightning_automl_vision.search.places import check_places
 from lightning_automl_vision.search.planning import Measured
 from lightning_automl_vision.search.portfolio import EPOCHS, Candidate
 from lightning_automl_vision.search.spaces import Spaces, flat, mapping_of, spaces_of
@@ -49,7 +49,8 @@ class Asked:
     """``trials`` is None where a grid says how many there are.
 
     Trial 0 is what the command does without the search, unless that cannot be, which ``draws_default`` says; ``first``
-    are the parameters of the trials that come first, then those of chance. AutoMode has ``candidates`` in place of
+    are the parameters of the trials that come first, then those of chance; values ``like_default`` are what trial 0 is,
+    where it is none of the space's own. AutoMode has ``candidates`` in place of
     spaces until it has a plan, ``excluded`` with the reasons, what the user has decided, ``given``, and the ``fault``
     of the command by itself, if it has one; then it knows
     what each space's trials were ``measured`` to take, and has ``used_seconds`` for that. ``devices`` are the most that
@@ -65,6 +66,7 @@ class Asked:
     arguments: tuple[str, ...]
     first: tuple[Mapping[str, Any], ...] = ()
     draws_default: bool = False
+    like_default: tuple[Mapping[str, Any], ...] = ()
     candidates: tuple[Candidate, ...] = ()
     excluded: Mapping[str, str] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -118,7 +120,7 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         )
     swept, fixed = _sorted_out(arguments)
     params = {**mapping_of(keys.get("params") or {}, "hydra.sweeper.params"), **swept}
-    settings = _settings(config, fixed)
+    settings = settings_of(config, fixed)
     check_keys(keys, settings.task)
     trials = agreed_limit("n_trials", settings.limits, keys, arguments)
     jobs = agreed_limit("n_jobs", settings.limits, keys, arguments)
@@ -163,9 +165,14 @@ def asked_for(config: DictConfig, keys: Mapping[str, Any], arguments: Sequence[s
         if not any(map(is_group, first)):
             raise
     devices = _check_spaces(spaces, fixed, check)
+    alike: tuple[Mapping[str, Any], ...] = ()
+    if first is None and not asked.is_grid:
+        alike = like_default(spaces, [*fixed, *as_overrides({"training.random_seed": seed})])
+        check_something_varies(spaces, alike)
     return replace(
         asked,
         devices=max(devices, asked.devices),
+        like_default=alike,
         spaces=spaces,
         first=(*(() if first is None else (spaces.fixed_parameters(spaces.spaces[0].name, first),)), *next_first),
         draws_default=first is not None,
@@ -267,6 +274,7 @@ def _check_spaces(spaces: Spaces, fixed: Sequence[str], check: Callable[[Setting
         for key in (*space.fixed, *space.free):
             if _is_of_the_sweep(f"{key}="):
                 raise ConfigError(f"{key} is the sweep's own, and no trial is told. Leave it out of the space.")
+        check_places(space)
         usual = spaces.default_values(space.name, {})
         points = [usual]
         for key, law in space.free.items():
@@ -289,18 +297,9 @@ def _devices(settings: Settings) -> int:
 
 def _check_trial(values: Mapping[str, Any], fixed: Sequence[str], check: Callable[[Settings], object]) -> Settings:
     """That of a trial; ConfigError for one that can never be."""
-    try:
-        config = compose("config", [*fixed, *as_overrides(values)])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from None
-    settings = _settings(config, fixed)
+    settings = settings_of(composed([*fixed, *as_overrides(values)]), fixed)
     check(_alone(settings))
     return settings
-
-
-def _settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
-    plain = OmegaConf.masked_copy(config, [str(name) for name in config if name not in ("hydra", "search")])
-    return Settings.from_config(plain, tuple(overrides))
 
 
 def _alone(settings: Settings) -> Settings:

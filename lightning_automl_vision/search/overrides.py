@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from lightning_automl_vision.arguments import GROUPS
+from lightning_automl_vision.arguments import GROUPS, check_one_choice, is_group
 from lightning_automl_vision.config_errors import known_keys
 from lightning_automl_vision.errors import ConfigError
 
@@ -30,12 +30,6 @@ def as_overrides(values: Mapping[str, Any], *, literal: bool = True) -> list[str
     pairs = list(dotted(values))
     groups = [f"{_added(key)}={_choice(value, key)}" for key, value in pairs if is_group(key)]
     return groups + [f"{key}={quoted(value, key, literal=literal)}" for key, value in pairs if not is_group(key)]
-
-
-def is_group(key: str) -> bool:
-    """Whether the key chooses a file of a config group, such as ``model`` or ``hydra/launcher``."""
-    name = key.lstrip("+")
-    return name in GROUPS or name == "experiment" or "/" in name
 
 
 def dotted(values: Mapping[str, Any], *, whole: str | None = None) -> Iterator[tuple[str, Any]]:
@@ -103,7 +97,12 @@ def _mapping_key(name: Any, key: str) -> str:
 
 
 def _choice(value: Any, key: str) -> str:
-    return value if isinstance(value, str) and _PLAIN_CHOICE.match(value) else quoted(value, key)
+    """Null, a number or a boolean is looked up by the name that it would be, and not found."""
+    if isinstance(value, str) and _PLAIN_CHOICE.match(value):
+        return value
+    if isinstance(value, (list, tuple)):
+        check_one_choice(key, value)
+    return quoted(value if isinstance(value, (str, list, tuple, Mapping)) else _scalar(value, key), key)
 
 
 def _added(key: str) -> str:

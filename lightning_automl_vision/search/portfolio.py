@@ -10,12 +10,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_automl_vision.arguments import is_group
 from lightning_automl_vision.config import config_folders
 from lightning_automl_vision.config_errors import known_keys, unknown_key
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.keys import nearest
 from lightning_automl_vision.search.distributions import Choice
-from lightning_automl_vision.search.overrides import is_group
 from lightning_automl_vision.search.spaces import Space, Spaces, spaces_of
 
 FOLDER = "portfolio"

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_automl_vision.search.overrides import is_group
+from lightning_automl_vision.arguments import is_group
 
 # What decides nothing about what is trained, or is the sweep's own.
 _ASIDE = ("output_dir", "quiet", "limits", "logger", "resume")

@@ -83,7 +83,11 @@ class Spaces:
         return Drawn(space=space.name, values={**space.fixed, **free})
 
     def grid(self) -> list[dict[str, Parameter]]:
-        """All points as Optuna's parameters, none of which leads to the values of an earlier one.
+        """All points as Optuna's parameters, none of which leads to the values of an earlier one."""
+        return list(self.points().values())
+
+    def points(self) -> dict[str, dict[str, Parameter]]:
+        """Those by the text of their values.
 
         The spaces come in their order, and within a space the last key changes fastest.
         """
@@ -98,7 +102,7 @@ class Spaces:
             for values in product(*(law.grid() for law in space.free.values())):
                 drawn = dict(zip(space.free, values, strict=True))
                 points.setdefault(as_text({**space.fixed, **drawn}), self.fixed_parameters(space.name, drawn))
-        return list(points.values())
+        return points
 
     def fixed_parameters(self, space: str, values: Mapping[str, Any]) -> dict[str, Parameter]:
         """Optuna's parameters with which a trial draws the space and these values; keys left out stay free."""

@@ -59,7 +59,7 @@ class Sweep:
     """``arguments`` are what every trial is given.
 
     Ticket 0 is the default that others have to beat where ``with_default`` says so: no policy ends it. It is the
-    arguments alone, unless it ``draws_default``.
+    arguments alone, unless it ``draws_default``; values ``like_default`` would be the same once more.
 
     ``changed`` is called whenever a trial began or ended, for whoever shows what there is. With ``leases`` this process
     is one of several, of the given ``launch``, that share the study. ``stopped`` is called upon a request to end.
@@ -75,6 +75,7 @@ class Sweep:
     limits: Limits
     with_default: bool = False
     draws_default: bool = False
+    like_default: Sequence[Mapping[str, Any]] = ()
     server: ForkServer | None = None
     changed: Callable[[], None] = lambda: None
     working_folder: Path = field(default_factory=Path.cwd)
@@ -184,7 +185,7 @@ class Sweep:
             lease = None if self.leases is None else self.leases.take(trial)
             drawn = self._drawn(trial)
             values = drawn.values
-            if not is_given_back(self.tickets, self.spaces, trial, values):
+            if not is_given_back(self.tickets, self.spaces, trial, values, self.like_default):
                 break
             if lease is not None:
                 lease.end()

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from lightning_automl_vision.composed import given
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.keys import nearest
 from lightning_automl_vision.search.policies import KEY, POLICIES, TARGET
 from lightning_automl_vision.settings import LimitsConfig
 from lightning_automl_vision.task_settings import TaskConfig
@@ -22,12 +24,28 @@ NAMES: Mapping[str, Any] = {
     "nsgaii": {TARGET: "optuna.samplers.NSGAIISampler"},
 }
 
-
+_OF_HYDRA = ("_target_", "_recursive_", "defaults")
 _LIMITS: Mapping[str, str] = {"n_trials": "max_trials", "n_jobs": "max_concurrent_trials"}
 
 
+def unknown_key(name: str) -> str:
+    """The line for a key that the sweeper does not have."""
+    known = _known_keys()
+    return (
+        f"There is no key 'hydra.sweeper.{name}'.{nearest(name, known)} The keys of hydra.sweeper are"
+        f" {', '.join(known)}."
+    )
+
+
+def _known_keys() -> list[str]:
+    node = ConfigStore.instance().load("hydra/sweeper/automl.yaml").node
+    return [str(name) for name in node if name not in _OF_HYDRA]
+
+
 def check_keys(keys: Mapping[str, Any], task: TaskConfig) -> None:
-    """ConfigError for those that are out of their range, or say otherwise what the task has decided."""
+    """ConfigError for those that there are not, are out of their range, or say otherwise what the task has decided."""
+    if unknown := sorted(keys.keys() - {*_known_keys(), *_OF_HYDRA}):
+        raise ConfigError(unknown_key(unknown[0]))
     if not 0 <= float(keys.get("max_failure_rate", 1.0)) <= 1:
         raise ConfigError(f"hydra.sweeper.max_failure_rate={keys['max_failure_rate']}: must be in [0, 1].")
     if not float(keys.get("lease_seconds", 60.0)) > 0:

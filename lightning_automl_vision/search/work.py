@@ -80,6 +80,7 @@ class Work:
             ),
             with_default=not self.asked.is_grid,
             draws_default=self.asked.draws_default,
+            like_default=self.asked.like_default,
             planned=self.asked.planned,
             working_folder=self.working_folder,
             module=self.module,

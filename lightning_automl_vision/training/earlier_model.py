@@ -11,6 +11,7 @@ import yaml
 from lightning_automl_vision.composed import Settings
 from lightning_automl_vision.errors import ConfigError, WeightsError
 from lightning_automl_vision.model_folder import MODEL, WEIGHTS, read_card
+from lightning_automl_vision.run import check_no_sweep
 from lightning_automl_vision.training.continuing import BEST, CHECKPOINTS, LAST, PREVIOUS
 
 RUN, PATH = "training.checkpoint_run_id", "training.checkpoint_path"
@@ -59,6 +60,7 @@ def _run(name: str) -> Path:
 
 
 def _of_run(asked: str, run: Path) -> EarlierModel:
+    check_no_sweep(run, asked)
     if any((folder / MODEL).is_file() for folder in (run, run / "model")):
         return _of_model_folder(asked, run)
     for name in (BEST, LAST, PREVIOUS):
