@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from lightning_automl_vision.errors import ConfigError
 from lightning_automl_vision.run import check_output, write
-from lightning_automl_vision.storage import sampled, unreadable, unwritable, writing
+from lightning_automl_vision.storage import missing_of, remove_empty, sampled, unreadable, unwritable, writing
 
 JSONL, CSV = "jsonl", "csv"
 NAME = "predictions"
@@ -84,7 +84,7 @@ class AnswersFile:
     form: str = JSONL
     asked: Mapping[str, Any] = field(default_factory=dict)
     _stream: IO[str] | None = None
-    _is_ours: bool = False
+    _made: list[Path] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
@@ -124,7 +124,7 @@ class AnswersFile:
     def open(self) -> Iterator[None]:
         """Whatever happens, rows that were added stand; where there is none, nothing is left."""
         with writing(self.folder, "output"):
-            self._is_ours = not self.folder.exists()
+            self._made = missing_of(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             write(self.folder / ASKED, json.dumps(dict(self.asked), ensure_ascii=False, indent=2) + "\n", "output")
             self._stream = self.part.open("a", encoding="utf-8", errors="surrogateescape", newline="")
@@ -152,9 +152,7 @@ class AnswersFile:
     def forget(self) -> None:
         for file in (self.part, self.folder / ASKED):
             file.unlink(missing_ok=True)
-        if self._is_ours:
-            with suppress(OSError):  # there is something else in it
-                self.folder.rmdir()
+        remove_empty(self._made)
 
     def _asked_before(self) -> Mapping[str, Any] | None:
         try:

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.process import without_memory
 
 
 @cache
@@ -21,6 +22,8 @@ def require_torch(what: object) -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
+        if without_memory(error):
+            raise
         raise ConfigError(
             f"{what} needs torch, which cannot be imported ({' '.join(str(error).split())}). Install it, or where it is"
             " installed, export the run with format=onnx or openvino, which are asked without it."

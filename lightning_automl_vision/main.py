@@ -28,6 +28,8 @@ from lightning_automl_vision.process import without_memory
 from lightning_automl_vision.search.watching import TRIAL_FOLDER, watch_parent
 
 DEBUG = "LAV_DEBUG"
+# Among others: what `without_memory` tells apart.
+_OF_MEMORY = (MemoryError, ImportError, OSError, SystemError)
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as error:
         _leave("Interrupted.", Interrupted.exit_code, error)
-    except (MemoryError, ImportError, OSError) as error:
+    except _OF_MEMORY as error:
         message = without_memory(error)
         if message is None:
             raise
@@ -94,7 +96,7 @@ def _compose_once() -> None:
     setattr(Hydra, "get_mode", lambda *_, **__: RunMode.RUN)  # noqa: B010
 
 
-_failures: list[VisionError | BrokenPipeError] = []
+_failures: list[BaseException] = []
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
@@ -108,7 +110,11 @@ def _application(config: DictConfig) -> float | None:
         return run(config, state.overrides.task)
     except (VisionError, BrokenPipeError) as error:  # hydra would print a line of its own beside ours
         _failures.append(error)
-        return None
+    except _OF_MEMORY as error:
+        if without_memory(error) is None:
+            raise
+        _failures.append(error)
+    return None
 
 
 def _leave(message: str, code: int, error: BaseException) -> None:

@@ -24,15 +24,16 @@ def usable_cores() -> int:
 
 def without_memory(error: BaseException) -> str | None:
     """The line for an error that says that this process gets no more memory; None for any other."""
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limited = most != resource.RLIM_INFINITY
     if not (
         isinstance(error, MemoryError)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or (isinstance(error, ImportError | OSError) and _NOT_LOADED.search(str(error)))
+        or (isinstance(error, SystemError) and limited)  # of libraries that do not say what they lack
     ):
         return None
     reason = " ".join(str(error).split()).rstrip(".")
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    limited = most != resource.RLIM_INFINITY
     limit = f", which may take {most / 1e9:.1f} GB (ulimit -v)" if limited else ""
     way = "Raise that limit" if limited else "End other programs, or go where there is more memory"
     return f"The memory is too small for this process{limit}{f': {reason}' if reason else ''}. {way}."

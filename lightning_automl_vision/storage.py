@@ -6,8 +6,8 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeGuard
 
@@ -43,6 +43,31 @@ def writing(path: Path, key: str = "output_dir") -> Iterator[None]:
         if fault is None:
             raise
         raise unwritable(path, fault, key) from error
+
+
+@contextmanager
+def folder_for_work(folder: Path, key: str = "output_dir") -> Iterator[None]:
+    """Made before the work, so that a place that cannot be written to is told first; what stays empty goes again."""
+    missing = missing_of(folder)
+    with writing(folder, key):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    try:
+        yield
+    finally:
+        remove_empty(missing)
+
+
+def missing_of(folder: Path) -> list[Path]:
+    """Of the folder and those above it what is not there, the lowest first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # there is something in it
+            folder.rmdir()
 
 
 def share(path: Path) -> None:

@@ -16,7 +16,7 @@ from pictures import COLOURS, write_folders, write_objects, write_picture
 from lightning_automl_vision import train
 from lightning_automl_vision.api import settings
 from lightning_automl_vision.arguments import rewrite
-from lightning_automl_vision.errors import ConfigError, DataError, RequirementError
+from lightning_automl_vision.errors import ConfigError, DataError, RequirementError, StorageError
 from lightning_automl_vision.jobs import evaluate as verb
 from lightning_automl_vision.requirements import Requirement, check_known, failures, requirements_of
 from lightning_automl_vision.result import read_result
@@ -154,6 +154,12 @@ def test_what_would_not_be_obeyed_is_refused(
     with pytest.raises(ConfigError, match=answer):
         verb.run(settings(**{**usual, **keys, "job": {**job, **keys.get("job", {})}}))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(classifier: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file/out cannot be written: not a directory\. Name .*: output=PATH"):
+        evaluate(classifier / "run", classifier / "others", tmp_path / "file" / "out")
 
 
 def test_a_requirement_that_is_not_met_is_one_line_and_an_exit_code(classifier: Path, tmp_path: Path) -> None:

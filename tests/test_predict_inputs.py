@@ -179,6 +179,8 @@ def test_a_folder_that_may_not_be_looked_into_has_a_row(pattern: str) -> None:
             found = pictures_of(os.path.join(place, pattern), DataConfig())
             with pytest.raises(DataError, match=r"/b: the folder may not be read .* Allow it with chmod a\+rx /\S+/b"):
                 next(iter(files_below(str(place / "b"), IMAGE_SUFFIXES)))
+            with pytest.raises(DataError, match=r"b/1\.png: may not be read \(permission denied\)\."):
+                pictures_of(str(place / "b" / "1.png"), DataConfig())
         (place / "b").chmod(0o755)
     assert [picture.name for picture in found] == ["a/0.png", "c/2.png", str(place / "b")]
     assert [picture.fault is None for picture in found] == [True, True, False]
@@ -186,9 +188,8 @@ def test_a_folder_that_may_not_be_looked_into_has_a_row(pattern: str) -> None:
 
 def test_an_output_without_answers_is_not_left(tmp_path: Path) -> None:
     (tmp_path / "none.png").write_text("none")
-    for folder in ("out", "there"):
-        if folder == "there":
-            (tmp_path / folder).mkdir()
+    (tmp_path / "there").mkdir()
+    for folder in ("out", "above/out", "there"):
         with pytest.raises(DataError):
             asking(tmp_path / "none.png", tmp_path / folder).run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["none.png", "there"]

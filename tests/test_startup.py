@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from lightning_automl_vision.errors import ConfigError
+from lightning_automl_vision.installed import require_torch
 from lightning_automl_vision.process import without_memory
 from lightning_automl_vision.search.outcomes import Trace, outcome_of
 
@@ -104,7 +106,7 @@ def test_a_process_without_memory_for_its_libraries_says_so_in_one_line(tmp_path
     assert process.returncode == 6, process.stderr
     said = "Error: The memory is too small for this process, which may take 0.4 GB (ulimit -v): "
     assert process.stderr.splitlines()[-1].startswith(said)
-    assert "Traceback" not in process.stderr
+    assert process.stderr.count("\n") == 1
     assert outcome_of(Trace(6, None, process.stderr)).kind == "memory", "and so a sweep knows of a trial"
 
 
@@ -121,3 +123,28 @@ def test_a_process_without_memory_for_its_libraries_says_so_in_one_line(tmp_path
 )
 def test_a_lack_of_memory_is_told_from_other_faults(error, is_memory):
     assert (without_memory(error) is not None) == is_memory
+
+
+def test_what_libraries_say_who_do_not_say_what_they_lack_is_of_memory_under_a_limit_alone(monkeypatch):
+    error = SystemError("error return without exception set")
+    limits = {"limit": resource.RLIM_INFINITY}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limits["limit"],) * 2)
+    assert without_memory(error) is None
+    limits["limit"] = 10**9
+    assert without_memory(error) == (
+        "The memory is too small for this process, which may take 1.0 GB (ulimit -v): error return without exception"
+        " set. Raise that limit."
+    )
+
+
+@pytest.mark.parametrize(("said", "raised"), [("failed to map segment", ImportError), ("No module", ConfigError)])
+def test_torch_that_finds_no_memory_is_not_to_be_installed(said, raised, monkeypatch):
+    class Finder:
+        def find_spec(self, name, *_):
+            if name == "torch":
+                raise ImportError(f"libtorch_cpu.so: {said}")
+
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(raised, match=said):
+        require_torch("run")

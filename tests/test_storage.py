@@ -22,7 +22,7 @@ from lightning_automl_vision.model_folder import WEIGHTS, load_weights
 from lightning_automl_vision.plugins import model_spec
 from lightning_automl_vision.result import read_result
 from lightning_automl_vision.run import RunFolder, write
-from lightning_automl_vision.storage import append, replacing, unwritable
+from lightning_automl_vision.storage import append, folder_for_work, replacing, unwritable
 
 MEGABYTE = 1 << 20
 FULL = Path("/dev/full")
@@ -86,6 +86,25 @@ def test_weights_that_may_not_be_read_are_not_called_missing(reader):
         weights.chmod(0)
         with as_nobody(), pytest.raises(VisionError, match=r"cannot be read: permission denied\. Its owner"):
             reader(place)
+
+
+def test_a_folder_for_work_is_made_before_it_and_taken_away_where_it_stays_empty(tmp_path):
+    folder = tmp_path / "above" / "place"
+    with folder_for_work(folder):
+        assert folder.is_dir()
+    assert not folder.parent.exists()
+    with folder_for_work(folder):
+        (folder.parent / "something").touch()
+    assert [path.name for path in folder.parent.iterdir()] == ["something"]
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with (
+        pytest.raises(StorageError, match=r"cannot be written: permission denied\. Name .*: output=PATH"),
+        folder_for_work(tmp_path, "output"),
+    ):
+        raise AssertionError("the work")
 
 
 def test_errors_that_have_nothing_to_do_with_files_pass(tmp_path):

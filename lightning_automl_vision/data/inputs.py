@@ -22,7 +22,7 @@ from lightning_automl_vision.data.files import (
 )
 from lightning_automl_vision.data.readers.jsonl import read_objects, recognises
 from lightning_automl_vision.data.rows import MISSING, Faults, shown
-from lightning_automl_vision.data.urls import resolve_image, without_query
+from lightning_automl_vision.data.urls import read_fault, resolve_image, without_query
 from lightning_automl_vision.errors import ConfigError, DataError
 from lightning_automl_vision.log import LOG
 from lightning_automl_vision.settings import DataConfig
@@ -89,7 +89,7 @@ def _named(source: str, config: DataConfig, outside: str | None) -> Sequence[_Na
         return [*_chosen(source, files, outside, closed=bool(closed)), *map(_unseen, closed)]
     if "://" not in source and not os.path.exists(source):
         if not glob.has_magic(source):
-            raise DataError(f"input={source}: there is no such file or folder.")
+            raise DataError(f"input={source}: {_why_not(source)}.")
         closed = list(_closed_on_the_way(source))
         return [*_chosen(source, _matching(source), outside, closed=bool(closed)), *map(_unseen, closed)]
     if _is_list(source):
@@ -123,6 +123,17 @@ def _chosen(source: str, files: Sequence[tuple[str, str]], outside: str | None, 
     if videos:
         LOG.warning("Left out: %s. To ask about the frames of one, name it: input=%s", told_videos, videos[0])
     return found
+
+
+def _why_not(source: str) -> str:
+    """What hides a file or folder: mostly that there is none."""
+    try:
+        os.stat(source)
+    except PermissionError as error:
+        return read_fault(error)
+    except OSError:
+        pass
+    return "there is no such file or folder"
 
 
 def _is_list(source: str) -> bool:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from lightning_automl_vision.model_folder import LABELS, MODEL, SETTINGS
 from lightning_automl_vision.process import requests_to_end
 from lightning_automl_vision.result import versions
 from lightning_automl_vision.run import write_json
-from lightning_automl_vision.storage import writing
+from lightning_automl_vision.storage import missing_of, remove_empty, writing
 
 if TYPE_CHECKING:
     from lightning_automl_vision.predictor import OpenedModel
@@ -65,7 +65,7 @@ def aside_of(output: Path) -> Path:
 def beside(output: Path) -> Iterator[Path]:
     """A folder to work in, on the output's disk, which vanishes at the end, however that comes."""
     place = output.absolute().with_name(f".{os.getpid()}.{output.name}")
-    missing = [folder for folder in place.parents if not folder.exists()]
+    missing = missing_of(place.parent)
     try:
         with requests_to_end(_interrupt), writing(output, "output"):
             place.mkdir(parents=True)
@@ -74,9 +74,7 @@ def beside(output: Path) -> Iterator[Path]:
                 yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        for folder in missing:
-            with suppress(OSError):  # there is something in it: the output
-                folder.rmdir()
+        remove_empty(missing)
 
 
 @contextmanager

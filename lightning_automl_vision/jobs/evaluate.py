@@ -19,6 +19,7 @@ from lightning_automl_vision.result import RESULT, versions
 from lightning_automl_vision.run import check_output, finite, write_json
 from lightning_automl_vision.settings import JobConfig
 from lightning_automl_vision.specs import TASKS
+from lightning_automl_vision.storage import folder_for_work
 from lightning_automl_vision.tables import table
 from lightning_automl_vision.task_settings import ObjectTaskConfig, TaskConfig
 from lightning_automl_vision.tiler_settings import TilingConfig
@@ -101,10 +102,11 @@ def evaluate(settings: Settings, job: Config) -> dict[str, Any]:
     LOG.info("%d images in %s; %s for %s in %s", len(images), job.input, card.name, card.task, settings.checkpoint)
 
     batch_size = _batch_size(job, card, trained)
-    if _as_trained(job, card):
-        document = _judged(settings, job, images, judged_by, batch_size, _tiler(trained))
-    else:
-        document = _examined(settings, job, images, judged_by, batch_size, rule, views)
+    with folder_for_work(Path(job.output), "output"):
+        if _as_trained(job, card):
+            document = _judged(settings, job, images, judged_by, batch_size, _tiler(trained))
+        else:
+            document = _examined(settings, job, images, judged_by, batch_size, rule, views)
     document["seconds"] = round(time.monotonic() - started, 3)
     short = failures(required, document["metrics"])
     document["requirements"] = {str(one): one.met_by(document["metrics"][one.metric]) for one in required}
@@ -150,9 +152,7 @@ def _judged(
         maximum_pixels=settings.data.maximum_image_pixels,
     )
     metrics = scorer.score(images, iter if settings.quiet else with_bar)
-    output = Path(job.output)
-    output.mkdir(parents=True, exist_ok=True)
-    per_image = write_report(output, scorer.task, images, {})
+    per_image = write_report(Path(job.output), scorer.task, images, {})
     return _document(settings, job, images, judged_by, metrics, interval_in(per_image))
 
 
@@ -204,7 +204,6 @@ def _examined(
     examination.ask(batch_size, iter if settings.quiet else with_bar)
     metrics, per_image = examination.metrics(), examination.per_image()
     output = Path(job.output)
-    output.mkdir(parents=True, exist_ok=True)
     write_report(output, examination.document(), examination.answers(), per_image)
     interval = None if per_image is None else list(interval_of(resample([per_image])[0]))
     document = _document(settings, job, images, judged_by, metrics, interval)

@@ -114,6 +114,7 @@ class Server(uvicorn.Server):
     def _asked_to_end(self) -> None:
         if self._draining is not None:
             self.should_exit = self.force_exit = True
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off is no news
             return
         LOG.info("Asked to end; %d requests are in flight.", self._service.gate.inside)
         self._draining = asyncio.create_task(self._drain())
