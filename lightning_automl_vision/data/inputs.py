@@ -86,12 +86,11 @@ def _named(source: str, config: DataConfig, outside: str | None) -> Sequence[_Na
         closed: list[OSError] = []
         names = files_below(source, IMAGE_SUFFIXES | VIDEO_SUFFIXES, closed.append)
         files = [(name, os.path.join(source, name)) for name in names]
-        return [*_chosen(source, files, outside, closed=bool(closed)), *map(_unseen, closed)]
+        return _chosen(source, files, outside, closed)
     if "://" not in source and not os.path.exists(source):
         if not glob.has_magic(source):
             raise DataError(f"input={source}: {_why_not(source)}.")
-        closed = list(_closed_on_the_way(source))
-        return [*_chosen(source, _matching(source), outside, closed=bool(closed)), *map(_unseen, closed)]
+        return _chosen(source, _matching(source), outside, list(_closed_on_the_way(source)))
     if _is_list(source):
         return _listed(source, config)
     return [_Named(os.path.basename(without_query(source)), source)]
@@ -102,8 +101,10 @@ def _unseen(fault: OSError) -> _Named:
     return _Named(fault.filename, "", str(closed_folder(fault)))
 
 
-def _chosen(source: str, files: Sequence[tuple[str, str]], outside: str | None, *, closed: bool) -> Sequence[_Named]:
-    """The pictures, of which there must be one unless a folder is closed; what else might have been meant is told."""
+def _chosen(
+    source: str, files: Sequence[tuple[str, str]], outside: str | None, closed: Sequence[OSError]
+) -> Sequence[_Named]:
+    """The pictures, then the closed folders: one of either at least, or else what might have been meant is told."""
     videos = [path for _, path in files if _suffix(path) in VIDEO_SUFFIXES]
     pictures = [_Named(name, path) for name, path in files if _suffix(path) in IMAGE_SUFFIXES]
     found = [one for one in pictures if not _lies_in(one.image, outside)]
@@ -122,7 +123,7 @@ def _chosen(source: str, files: Sequence[tuple[str, str]], outside: str | None, 
         LOG.warning("Left out: %d picture%s below output=%s.", left_out, "s" * (left_out > 1), outside)
     if videos:
         LOG.warning("Left out: %s. To ask about the frames of one, name it: input=%s", told_videos, videos[0])
-    return found
+    return [*found, *map(_unseen, closed)]
 
 
 def _why_not(source: str) -> str:

@@ -50,11 +50,10 @@ class Asked:
 
     Trial 0 is what the command does without the search, unless that cannot be, which ``draws_default`` says; ``first``
     are the parameters of the trials that come first, then those of chance; values ``like_default`` are what trial 0 is,
-    where it is none of the space's own. AutoMode has ``candidates`` in place of
-    spaces until it has a plan, ``excluded`` with the reasons, what the user has decided, ``given``, and the ``fault``
-    of the command by itself, if it has one; then it knows
-    what each space's trials were ``measured`` to take, and has ``used_seconds`` for that. ``devices`` are the most that
-    a trial trains on.
+    where it is none of the space's own. AutoMode has ``candidates`` in place of spaces until it has a plan,
+    ``excluded`` with the reasons, what the user has decided, ``given``, and the ``fault`` of the command by itself, if
+    it has one; then it knows what each space's trials were ``measured`` to take, and has ``used_seconds`` for that.
+    ``devices`` are the most that a trial trains on.
     """
 
     settings: Settings
